@@ -1,0 +1,1 @@
+"""Foreign checkpoints to ours and back."""

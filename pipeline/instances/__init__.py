@@ -1,0 +1,1 @@
+"""Corpus layouts to rows of ids."""

@@ -1,0 +1,1 @@
+"""Characters of a word to one vector."""

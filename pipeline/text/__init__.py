@@ -1,0 +1,1 @@
+"""Corpora, tokenizers, vocabularies, shards and orders; no torch."""

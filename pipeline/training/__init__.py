@@ -1,0 +1,1 @@
+"""Learning, for pre-training and fine-tuning alike."""
