@@ -34,6 +34,8 @@ FORMAT_VERSION = 1
 READ_BYTES = 1 << 20
 MAX_TENSOR_HEADER_BYTES = 8 << 20
 TEMPORARY_MARK = ".tmp-"
+# One key for all: safetensors writes several in random order, and equal content is equal bytes.
+TENSOR_METADATA = "pretrain_zoo"
 
 
 @contextlib.contextmanager
@@ -236,9 +238,9 @@ def read_tensor_stamp(path: Path, verify: bool = True) -> dict[str, Any]:
     if not path.exists():
         raise MissingError(f"{path}: no such file")
     _, metadata, _ = tensor_header(path)
-    if "stamp" not in metadata:
+    if TENSOR_METADATA not in metadata:
         raise ConfigError(f"{path}: carries no stamp of this pipeline; bring it in with `convert`")
-    values = {key: parse_json(text, f"{path}: {key}", ArtifactError) for key, text in metadata.items()}
+    values = parse_json(metadata[TENSOR_METADATA], f"{path}: metadata", ArtifactError)
     if verify and (found := digest_tensors(path)) != values["weights"]:
         raise ArtifactError(
             f"{path}: weights have SHA-256 {found[:12]}..., recorded {values['weights'][:12]}...; "
