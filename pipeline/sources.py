@@ -90,7 +90,7 @@ def _sum_to_one(shares: dict[Part, float]) -> dict[Part, float]:
 class SplitSpec(Settings):
     """Labelled text that is cut into parts here, by the digest of the text."""
 
-    sources: list[Source] = []
+    sources: list[Source] = Field(default_factory=list)
     """Labelled files; none: the file given for `train` is cut."""
     shares: Annotated[dict[Part, Share], Field(min_length=2), AfterValidator(_sum_to_one)]
     """Share of each part; equal texts always fall into the same part."""
@@ -130,7 +130,7 @@ class DatasetSpec(Settings):
     drop also drops texts with conflicting labels. Counted in both cases."""
     bad_rows: Literal["fail", "skip"] = "fail"
     """What a malformed row does: stop the stage, or be counted and left out."""
-    finetune: dict[str, Any] = {}
+    finetune: dict[str, Any] = Field(default_factory=dict)
     """What fine-tuning on this set wants, over the defaults."""
 
     @property

@@ -80,6 +80,8 @@ class VocabSpec(Settings):
     """Tokens seen less often are left out."""
     characters: bool = False
     """Build the characters of the tokens instead (the vocabulary of a subencoder)."""
+    bad_rows: Literal["fail", "skip"] = "fail"
+    """What a malformed line does: stop the stage, or be counted and left out."""
 
 
 class InstancesSpec(BaseModel):
@@ -98,8 +100,6 @@ class InstancesSpec(BaseModel):
     """Number of files."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of documents kept out of training, chosen by their digest, for the held-out loss."""
-    duplicates: Literal["keep", "drop"] = "keep"
-    """Exact repeats of documents within the set."""
     bad_rows: Literal["fail", "skip"] = "fail"
     """What a malformed line does: stop the stage, or be counted and left out."""
     max_unknown: Share = 1.0
