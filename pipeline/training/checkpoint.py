@@ -77,7 +77,8 @@ def load_weights(
     given = {k: v for k, v in tensors.items() if k.startswith(prefixes)}
     problems = [f"{where}: tensor {printable(k)} is missing" for k in sorted(own.keys() - given)]
     problems += [
-        f"{where}: tensor {printable(k)} is not one of the model" for k in sorted(given.keys() - own)
+        f"{where}: tensor {printable(k)} is not one of the model"
+        for k in sorted(given.keys() - own)
     ]
     problems += [
         f"{where}: tensor {k} has shape {list(given[k].shape)}, the model {list(own[k].shape)}"
