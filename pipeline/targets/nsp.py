@@ -1,0 +1,55 @@
+"""Next sentence prediction: is the second segment the true continuation of the first?"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.layers import Pooling, TargetOutput, pool
+from pipeline.registry import TARGETS, ComponentConfig
+from pipeline.text.order import RowRandom
+from pipeline.text.rows import Rows
+from pipeline.text.vocabulary import TokenIds
+
+
+@TARGETS.register("nsp")
+class NspTarget(nn.Module):
+    """Label 1: the second segment comes from elsewhere; 0: it is the continuation.
+
+    Source: Devlin et al. 2019, section 3.1. Differs: the loss is a sum over rows.
+    """
+
+    instance_kinds = frozenset({"sentences"})
+    replaces_tokens = False
+    sees = "all"
+
+    class Config(ComponentConfig):
+        """Settings of next sentence prediction."""
+
+        pooler: bool = True
+        """A hidden layer with tanh before the output; the reference's `nsp` alone has none."""
+        pooling: Pooling = "first"
+        """Which hidden states are looked at; a left-to-right encoder needs last or mean."""
+        read_padding: bool = False
+        """mean, max and last over the padding too."""
+
+    def __init__(self, config: Config, hidden_size: int, token_ids: TokenIds):
+        super().__init__()
+        self.config = config
+        self.pooler = nn.Linear(hidden_size, hidden_size) if config.pooler else None
+        self.output = nn.Linear(hidden_size, 2)
+
+    def collate(self, rows: Rows, batch: dict[str, Tensor], rng: RowRandom) -> int:
+        """Add nsp_labels (B,) int64; return B."""
+        batch["nsp_labels"] = torch.from_numpy(rows.column("is_random").astype("int64"))
+        return len(rows)
+
+    def forward(self, hidden: Tensor, batch: dict[str, Tensor]) -> TargetOutput:
+        """Return the sum of cross-entropies over rows and the accuracy. hidden: (B, T, D)."""
+        config, labels = self.config, batch["nsp_labels"]
+        pooled = pool(hidden, batch["lengths"], config.pooling, config.read_padding)
+        pooled = pooled if self.pooler is None else self.pooler(pooled).tanh()
+        logits = self.output(pooled)
+        loss_sum = functional.cross_entropy(logits.float(), labels, reduction="sum")
+        correct = (logits.argmax(-1) == labels).sum()
+        total = torch.tensor(len(labels), device=hidden.device)
+        return TargetOutput(loss_sum, {"nsp": (correct, total)})
