@@ -31,10 +31,11 @@ class Ragged:
         return np.where(inside, self.values[positions], fill).astype(np.int64)
 
     def take(self, rows: np.ndarray) -> "Ragged":
-        """Return the lists `rows`, in that order."""
-        lengths = self.lengths[rows]
+        """Return the lists `rows` (from 0 on), in that order; the cost is that of the result."""
+        first = self.offsets[rows].astype(np.int64)
+        lengths = self.offsets[rows + 1] - first
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        starts = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        starts = np.repeat(first - offsets[:-1], lengths)
         return Ragged(self.values[starts + np.arange(offsets[-1])], offsets)
 
 
