@@ -8,7 +8,6 @@ stopped (exit 75) or out of time, the same command continues from the last resum
 import argparse
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -19,8 +18,8 @@ from pipeline.artifacts import digest_value, make_stamp, writer_lock
 from pipeline.errors import ConfigError, UsageError
 from pipeline.spec import OptimizationSpec, PretrainSpec, RunOptions, load_spec
 from pipeline.stages.progress import Heartbeat
+from pipeline.stages.stopping import StopFlag
 from pipeline.training.launcher import (
-    STOP_SIGNALS,
     Place,
     check_ranks,
     die_with_launcher,
@@ -89,24 +88,6 @@ def _segments(args: argparse.Namespace, plan: OptimizationSpec) -> list[tuple[in
     return [wanted]
 
 
-class _StopFlag:
-    """True once a stop signal came or the time is nearly over."""
-
-    def __init__(self, minutes: int, started: float):
-        self.signalled = False
-        # Room for the save and for what follows; short limits keep a quarter.
-        self.deadline = started + minutes * 60 - min(90.0, minutes * 15.0) if minutes else None
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.signalled = True
-
-    def __call__(self) -> bool:
-        late = self.deadline is not None and time.monotonic() > self.deadline
-        return self.signalled or late
-
-
 def _train(
     args: argparse.Namespace,
     spec: PretrainSpec,
@@ -114,7 +95,7 @@ def _train(
     place: Place,
     started: float,
 ) -> None:
-    stop = _StopFlag(options.stop_after_minutes, started)
+    stop = StopFlag(options.stop_after_minutes, started)
     state = args.state or args.out.with_name(args.out.name + ".state")
     lock = writer_lock(state) if place.rank == 0 else contextlib.nullcontext()
     with lock, _open_run(args, spec, options, place) as (training, stamp, metadata):
@@ -130,21 +111,27 @@ def _open_run(
 
     Rank 0 reads and checks first, so that what is wrong is told once.
     """
-    from pipeline.model import check_architecture, check_instances
+    from pipeline.model import check_architecture
     from pipeline.text.shards import InstanceSet
     from pipeline.text.vocabulary import read_vocabulary
+    from pipeline.training.checkpoint import require_vocabulary
     from pipeline.training.distributed import Ranks
     from pipeline.training.loop import find_device, prepare_torch
-    from pipeline.training.pretraining import Pretraining, model_metadata, start_from
+    from pipeline.training.pretraining import (
+        Pretraining,
+        check_instances,
+        model_metadata,
+        start_from,
+    )
 
     device = find_device(options.device, int(os.environ.get("LOCAL_RANK", place.rank)))
     prepare_torch(device)
     ranks = Ranks(place, device) if place.rank else None
     vocabulary = read_vocabulary(args.vocab)
-    check_architecture(spec.architecture, spec.targets, vocabulary.token_ids, spec.reference)
+    check_architecture(spec.architecture, spec.targets, len(vocabulary.tokens), spec.reference)
     instances = InstanceSet.open(args.instances)
-    instances.require_vocabulary(vocabulary)
-    check_instances(spec.targets, instances.kind, str(args.instances))
+    require_vocabulary(instances.manifest, vocabulary.digest, str(args.instances))
+    check_instances(spec, instances.kind, str(args.instances))
     ranks = ranks or Ranks(place, device)
     try:
         training = Pretraining(spec, instances, vocabulary.token_ids, ranks)
@@ -180,7 +167,7 @@ class _Segment:
         self.log = args.log or args.out.with_name(args.out.name + ".log")
         self.leads = training.ranks.rank == 0
 
-    def run(self, start: int, to: int, stop: _StopFlag) -> None:
+    def run(self, start: int, to: int, stop: StopFlag) -> None:
         """Train the segment and publish its files, or find them done."""
         from pipeline.training.resume import ResumePoints
         from pipeline.training.segments import SegmentFiles
@@ -226,7 +213,7 @@ class _Segment:
         if self.leads:
             points.count_attempt(self.training.step)
 
-    def _learn(self, to: int, points: "ResumePoints", stop: _StopFlag) -> None:
+    def _learn(self, to: int, points: "ResumePoints", stop: StopFlag) -> None:
         from pipeline.training.log import MetricsLog
 
         training = self.training

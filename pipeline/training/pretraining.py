@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.artifacts import digest_bytes, first_difference
+from pipeline.artifacts import crash_point, digest_bytes, first_difference
 from pipeline.errors import ConfigError, DataError, Resumable
-from pipeline.layers import TargetOutput
-from pipeline.model import Model, build_model, initialize
+from pipeline.model import build_model, initialize
+from pipeline.registry import TARGETS
 from pipeline.spec import PretrainSpec
 from pipeline.text.order import RowRandom
 from pipeline.text.shards import InstanceSet
@@ -41,19 +41,6 @@ HELD_OUT_EPOCH = 1 << 40
 Reporter = Callable[[dict[str, Any]], None]
 
 
-class Objective(nn.Module):
-    """A model under its targets: tensors of a batch -> one output for each target, in order."""
-
-    def __init__(self, model: Model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, tensors: dict[str, Tensor]) -> list[TargetOutput]:
-        """Return the outputs of all targets."""
-        hidden = self.model.encode(tensors)
-        return [target(hidden, tensors) for target in self.model.targets.values()]
-
-
 class Pretraining:
     """The state of one run on this rank: model, optimiser, position, sums not yet reported."""
 
@@ -69,7 +56,7 @@ class Pretraining:
         self.model = build_model(spec.architecture, token_ids, spec.targets, spec.reference)
         initialize(self.model, self.plan.seed, spec.reference)
         self.model.to(ranks.device)
-        objective: nn.Module = Objective(self.model)
+        objective: nn.Module = self.model
         if self.plan.compile:
             objective = torch.compile(objective)  # type: ignore[assignment]
         self.learner = Learner(
@@ -144,6 +131,7 @@ class Pretraining:
             sums = self.learner.update(self.step, batches, counts, rate)
             self.window.add(self._slots(sums, self.plan.micro_batches), counts)
             self.step += 1
+            crash_point(f"step-{self.ranks.rank}")
             self.seconds += time.perf_counter() - began
             if self.step % self.plan.report_steps == 0 or self.step == to:
                 report(self._report(rate))
@@ -187,8 +175,7 @@ class Pretraining:
         rows = source.rows(indices)
         tensors = make_batch(rows, self.width, self.pad)
         rng = RowRandom(self.plan.seed, epochs, indices)
-        counts = [target.collate(rows, tensors, rng) for target in self.model.targets.values()]
-        return MicroBatch(number, tensors, counts)
+        return MicroBatch(number, tensors, self.model.collate(rows, tensors, rng))
 
     def _slots(self, sums: Tensor, parts: int) -> Tensor:
         """Return (parts, columns): this rank's sums in its slots, zeros in the others'."""
@@ -280,6 +267,16 @@ class Pretraining:
             "curve": self.curve,
         }
         return Checkpoint(weights, slots, record)
+
+
+def check_instances(spec: PretrainSpec, kind: str, where: str) -> None:
+    """Raise ConfigError unless every target can learn from instances of this kind."""
+    for target in spec.targets:
+        kinds = sorted(TARGETS.get(target.name).instance_kinds)
+        if kind not in kinds:
+            raise ConfigError(
+                f"{where}: instances of kind {kind}; target {target.name} needs {' or '.join(kinds)}"
+            )
 
 
 def start_from(training: Pretraining, path: Path, vocabulary: str) -> str:
