@@ -6,14 +6,18 @@ Adding an alternative is adding one file with a registered class; nothing else i
 import difflib
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ConfigError, printable
 
 Component = TypeVar("Component", bound=type)
+UNION_BRANCH = re.compile(
+    r"^(int|float|str|bool|(list|dict|constrained|function|lax-or-strict|literal)[\[-].*)$"
+)
 
 
 class ComponentConfig(BaseModel):
@@ -36,18 +40,46 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(options) or 'none'}"
 
 
-def describe(error: ValidationError, where: str) -> list[str]:
-    """Return one line for each problem of a pydantic error: place, found value, what is right."""
-    lines = []
+def describe(error: ValidationError, where: str, model: type[BaseModel] | None = None) -> list[str]:
+    """Return one line for each problem of a pydantic error: place, found value, what is right.
+
+    model: the one that was validated; a misspelt key then names the nearest known one.
+    """
+    separator = ": " if where.endswith((".yaml", ".json")) else "."
+    lines: dict[str, str] = {}
     for problem in error.errors():
-        field = ".".join([where, *(str(part) for part in problem["loc"])]).strip(".")
+        # The branches of a union are steps of a location too; they are no keys.
+        path = [part for part in problem["loc"] if not UNION_BRANCH.match(str(part))]
+        key = ".".join(map(str, path))
+        place = separator.join(filter(None, [where, key]))
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{field}: unknown key; see config/README.md")
+            known = _known_keys(model, path)
+            hint = nearest(str(path[-1]), known) if known else "see config/README.md"
+            lines[place] = f"{place}: unknown key; {hint}"
             continue
         message = problem["msg"].removeprefix("Value error, ")
-        found = "" if problem["type"] == "missing" else f", found {printable(problem['input'])!r}"
-        lines.append(f"{field}: {message[0].lower()}{message[1:]}{found}")
-    return lines
+        whole = problem["type"] == "missing" or isinstance(problem["input"], dict)
+        found = "" if whole else f", found {printable(problem['input'])!r}"
+        text = f"{message[0].lower()}{message[1:]}"
+        first = lines[place].removesuffix(found) + ", or " if place in lines else f"{place}: "
+        lines[place] = first + text + found
+    return list(lines.values())
+
+
+def _known_keys(model: Any, path: list[int | str]) -> list[str]:
+    """Return the keys that the model on the way to `path` knows; none if it is not certain."""
+    models = [model]
+    for part in path[:-1]:
+        if isinstance(part, str):
+            fields = [m.model_fields[part] for m in models if m and part in m.model_fields]
+            models = [found for field in fields for found in _models_in(field.annotation)]
+    return sorted({key for m in models if m for key in m.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]
 
 
 class Registry:
@@ -97,7 +129,7 @@ class Registry:
         try:
             return component, component.Config(**options)
         except ValidationError as error:
-            raise ConfigError(*describe(error, where)) from None
+            raise ConfigError(*describe(error, where, component.Config)) from None
 
     def _discover(self) -> None:
         if self._discovered:

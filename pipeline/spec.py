@@ -187,18 +187,14 @@ class PretrainSpec(Settings):
     """uer-2020 computes what the 2020 reference computed, its departures from practice included."""
 
 
-class FinetuneSpec(Settings):
-    """Settings of the stage finetune. A section of a recipe or a data set may give any of them."""
+class FinetuneSettings(Settings):
+    """Hyper-parameters of fine-tuning. A recipe or a data set may give any of them."""
 
-    architecture: ArchitectureSpec | None = None
-    """The network; with --init it may be absent and must otherwise equal the file's."""
-    task: ComponentField
-    """classify, rank, tag or span, with its options."""
     epochs: Count = 3
     """Passes over the training rows; the best on dev is kept."""
     batch_size: Count = 64
     """Rows in a batch."""
-    micro_batches: Count = 1
+    micro_batches: Literal[1, 2, 4, 8, 16, 32, 64] = 1
     """Parts into which a batch is cut (gradient accumulation)."""
     learning_rate: Positive | Annotated[list[Positive], Field(min_length=1)] = 2e-5
     """Peak rate; of a list the value with the best dev score is kept (tie: the smaller)."""
@@ -230,16 +226,32 @@ class FinetuneSpec(Settings):
     """Which hidden states a task that labels whole texts looks at."""
     train_rows: Count | None = None
     """Train on this many rows, the first by digest; absent: all."""
+    bad_rows: Literal["fail", "skip"] = "fail"
+    """What a malformed row does: stop the stage, or be counted and left out."""
+
+
+class FinetuneSpec(FinetuneSettings):
+    """Settings of the stage finetune."""
+
+    architecture: ArchitectureSpec | None = None
+    """The network; with --init it may be absent and must otherwise equal the file's."""
+    task: ComponentField
+    """classify, rank, tag or span, with its options."""
     tokenizer: Tokenizer = "bert"
     """Taken from --init where given."""
     lowercase: bool = True
     """Taken from --init where given."""
-    bad_rows: Literal["fail", "skip"] = "fail"
-    """What a malformed row does: stop the stage, or be counted and left out."""
     reference: Reference = "none"
     """uer-2020 computes what the 2020 reference computed."""
     seed: Natural = 7
     """Seed of head, order and dropout."""
+
+
+class EvaluateSpec(Settings):
+    """Settings of the stages evaluate and predict; everything else is in the model's metadata."""
+
+    bad_rows: Literal["fail", "skip"] | None = None
+    """What a malformed row does; absent: as in the fine-tuning of the model."""
 
 
 class RunOptions(Settings):
@@ -263,7 +275,7 @@ def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
     try:
         return model(**values)
     except ValidationError as error:
-        raise ConfigError(*describe(error, where)) from None
+        raise ConfigError(*describe(error, where, model)) from None
 
 
 def read_spec(text: str, where: str = "--spec") -> tuple[dict[str, Any], str]:
