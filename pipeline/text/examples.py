@@ -1,0 +1,65 @@
+"""Labelled texts and pairs of texts: one record for each good row of a file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import DataError, printable
+from pipeline.text.tables import RowLedger, is_json_lines, iter_records
+
+
+@dataclass(frozen=True)
+class TextExample:
+    """One text or pair. label is None where the file has none; group: the question it answers."""
+
+    line: int
+    id: str
+    text_a: str
+    text_b: str | None = None
+    label: str | None = None
+    group: str | None = None
+
+    @property
+    def content(self) -> str:
+        """Return what makes two examples the same: the texts, not the label."""
+        return self.text_a if self.text_b is None else f"{self.text_a}\t{self.text_b}"
+
+
+def iter_text_examples(
+    source: Path | BinaryIO,
+    ledger: RowLedger,
+    required: tuple[str, ...] = ("text_a",),
+    json_lines: bool | None = None,
+) -> Iterator[TextExample]:
+    """Yield a TextExample for each good row; columns label, text_a, text_b, qid, id by name.
+
+    Raises DataError (65) for empty texts, by the ledger's policy, and for an id that stands twice.
+    """
+    if json_lines is None:
+        json_lines = isinstance(source, Path) and is_json_lines(source)
+    optional = tuple(n for n in ("text_a", "text_b", "label", "qid", "id") if n not in required)
+    seen: dict[str, int] = {}
+    pairs: bool | None = None
+    for line, fields in iter_records(source, required, optional, ledger, json_lines):
+        blank = [n for n in ("text_a", "text_b") if n in fields and not fields[n].strip()]
+        if blank:
+            ledger.refuse(line, "empty text", f"{blank[0]} is empty; expected text")
+            continue
+        pairs = "text_b" in fields if pairs is None else pairs
+        if pairs != ("text_b" in fields):
+            problem = f"text_b is {'missing' if pairs else 'there'}, unlike in the rows before"
+            ledger.refuse(line, "wrong fields", problem)
+            continue
+        label = fields.get("label")
+        if label is not None and not label.strip():
+            ledger.refuse(line, "empty label", "label is empty; expected a name or a number")
+            continue
+        name = fields.get("id", str(line))
+        if "id" in fields and seen.setdefault(name, line) != line:
+            raise DataError(
+                f"{ledger.where}:{line}: id {printable(name)!r} stands already in line {seen[name]}"
+            )
+        yield TextExample(
+            line, name, fields["text_a"], fields.get("text_b"), label, fields.get("qid")
+        )
