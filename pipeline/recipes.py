@@ -1,0 +1,234 @@
+"""What the YAML files of config/ hold, one model for each folder; catalog.py reads and joins them.
+
+A section names other files (`instances: reviews_lines`); what a stage receives (spec.py) holds
+their content instead. Corpora and data sets are modelled in sources.py, architectures in spec.py.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.sources import Source
+from pipeline.spec import (
+    ComponentField,
+    Count,
+    FinetuneSettings,
+    InstancesSpec,
+    Name,
+    Natural,
+    NonNegative,
+    OptimizationSpec,
+    Reference,
+    Settings,
+    Tokenizer,
+)
+
+Start = Literal["pretrained", "random"]
+STARTS: tuple[Start, ...] = ("pretrained", "random")
+CONFIG_VERSION = 1
+
+
+class BuiltVocabulary(Settings):
+    """A vocabulary counted from text."""
+
+    corpora: Annotated[list[Name], Field(min_length=1)]
+    """Names in config/corpora."""
+    size: Count | None = None
+    """Largest number of tokens, the special ones included; absent: no limit."""
+    min_count: Count = 1
+    """Tokens seen less often are left out."""
+    characters: bool = False
+    """Build the characters of the tokens instead (the vocabulary of a subencoder)."""
+    bad_rows: Literal["fail", "skip"] = "fail"
+    """What a malformed line does: stop the stage, or be counted and left out."""
+
+
+class VocabularySection(Settings):
+    """One file of config/vocabularies: how text is cut, and where the tokens come from."""
+
+    description: str | None = None
+    """One sentence for people."""
+    tokenizer: Tokenizer = "bert"
+    """How text is cut: bert (words, pieces), char, space (cut beforehand), word (segmenter)."""
+    lowercase: bool = True
+    """Lower-case and strip accents before cutting (tokenizer bert)."""
+    built: BuiltVocabulary | None = None
+    """Count the tokens of corpora; or else:"""
+    imported: Source | None = None
+    """Take a published file, one token a line."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "VocabularySection":
+        if (self.built is None) == (self.imported is None):
+            raise ValueError("give either built or imported")
+        return self
+
+
+class InstancesSection(InstancesSpec):
+    """One file of config/instances: corpora cut into rows of token ids.
+
+    Tokenizer and lowercase are the vocabulary's; the options of the kind stand beside these.
+    """
+
+    description: str | None = None
+    """One sentence for people."""
+    corpora: Annotated[list[Name], Field(min_length=1)]
+    """Names in config/corpora, each once; joined in this order."""
+    vocabulary: Name
+    """Name in config/vocabularies."""
+    jobs: Count = 1
+    """Cluster jobs over which the shards are spread; changes nothing in the files."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "InstancesSection":
+        if given := sorted({"tokenizer", "lowercase"} & self.model_fields_set):
+            raise ValueError(f"{given[0]}: belongs to the vocabulary; state it there")
+        for position, corpus in enumerate(self.corpora):
+            if corpus in self.corpora[:position]:
+                first = self.corpora.index(corpus)
+                raise ValueError(f"corpora.{position}: {corpus!r} stands at corpora.{first} too")
+        if self.jobs > self.shards:
+            raise ValueError(f"jobs {self.jobs} exceeds shards {self.shards}")
+        return self
+
+
+class FinetuneSection(FinetuneSettings):
+    """How a recipe, or any recipe on a data set, is fine-tuned; a recipe's wishes win."""
+
+    seeds: Annotated[list[Natural], Field(min_length=1)] = [7]
+    """One run for each; `seeds` in config.yaml wins over both."""
+    starts: Annotated[list[Start], Field(min_length=1)] = ["pretrained", "random"]
+    """From which weights: the recipe's own, or random ones for comparison."""
+
+    def given(self) -> dict[str, Any]:
+        """Return what was stated, without the defaults."""
+        return self.model_dump(exclude_unset=True)
+
+
+class Averaging(Settings):
+    """Which checkpoints make the model of the zoo."""
+
+    last: Count = 1
+    """Mean of this many last checkpoints."""
+
+
+class Import(Settings):
+    """A model from elsewhere, converted once."""
+
+    converter: Name
+    """uer, huggingface, google or native: the format it is in."""
+    source: Source
+    """Its file or folder."""
+
+
+class Published(Settings):
+    """A figure of a publication, to be set beside a measured one."""
+
+    dataset: Name
+    """Data set on which it was reached."""
+    start: Start = "pretrained"
+    """Whether the model had been pre-trained."""
+    metric: str = ""
+    """Name of the metric; absent: the main one of the task."""
+    value: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+    """The figure, in percent."""
+    source: str
+    """Where it is printed."""
+    tolerance: NonNegative | None = None
+    """Largest difference, in points, that counts as reproduced; absent: the report's."""
+
+
+class Recipe(Settings):
+    """One file of config/zoo: one model, pre-trained here, imported, or only compared as random."""
+
+    description: str = ""
+    """One sentence for people."""
+    architecture: Name
+    """Name in config/architectures."""
+    instances: Name | None = None
+    """Name in config/instances: what it is pre-trained on."""
+    targets: Annotated[list[ComponentField], Field(min_length=1)] | None = None
+    """Objectives whose losses are added, e.g. [mlm, nsp]."""
+    optimization: OptimizationSpec | None = None
+    """How it is pre-trained."""
+    initial: Name | None = None
+    """Recipe whose model pre-training starts from; absent: random weights."""
+    average: Averaging = Averaging()
+    """Which checkpoints are averaged."""
+    keep_checkpoints: Literal["averaged", "all"] = "averaged"
+    """Which checkpoints stay on disk: those that are averaged, without optimizer, or all."""
+    imported: Import | None = None
+    """The model comes from elsewhere; then there is no pre-training."""
+    vocabulary: Name | None = None
+    """Name in config/vocabularies, where no instances name it."""
+    reference: Reference = "none"
+    """uer-2020 computes what the 2020 reference computed, its departures from practice included."""
+    datasets: list[Name] | None = None
+    """Names in config/datasets; absent: those of config.yaml."""
+    finetune: FinetuneSection = FinetuneSection()
+    """What this model wants, over the data sets' settings."""
+    needs: str | None = None
+    """What the user must supply before it can run; it is left out of `zoo` until it is there."""
+    published: list[Published] = []
+    """Figures to be set beside the measured ones."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Return whether it is pre-trained here."""
+        return self.optimization is not None
+
+    @property
+    def steps(self) -> list[int]:
+        """Return the steps of its checkpoints, ascending; none without pre-training."""
+        return self.optimization.steps() if self.optimization else []
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Recipe":
+        training: dict[str, Any] = {"instances": self.instances, "targets": self.targets}
+        training["optimization"] = self.optimization
+        missing = [key for key, value in training.items() if not value]
+        if 0 < len(missing) < len(training):
+            raise ValueError(f"{missing[0]}: missing; {', '.join(training)} go together")
+        if self.is_trained and self.imported:
+            raise ValueError("imported: excludes instances, targets and optimization")
+        if self.is_trained == (self.vocabulary is not None):
+            raise ValueError("vocabulary: give it where there are no instances, and only there")
+        if self.initial and not self.is_trained:
+            raise ValueError("initial: only a recipe that is pre-trained starts from another")
+        if self.is_trained and self.average.last > len(self.steps):
+            raise ValueError(f"average.last: {self.average.last} of {len(self.steps)} checkpoints")
+        if not self.is_trained and not self.imported and self.finetune.starts != ["random"]:
+            raise ValueError("without pre-training or import, finetune.starts must be [random]")
+        return self
+
+
+class MainConfig(Settings):
+    """config/config.yaml: what `all` builds, and on how many processes."""
+
+    version: int = CONFIG_VERSION
+    """Version of the settings' format."""
+    recipes: Annotated[list[Name], Field(min_length=1)]
+    """Names in config/zoo."""
+    datasets: list[Name] = []
+    """Names in config/datasets on which recipes are fine-tuned."""
+    seeds: Annotated[list[Natural], Field(min_length=1)] | None = None
+    """Seeds of fine-tuning, over those of recipes and data sets."""
+    mirror: str | None = None
+    """Folder in which sources are looked for first."""
+    ranks: Literal[1, 2, 4, 8, 16, 32, 64] = 1
+    """Processes of pre-training; changes nothing in the weights."""
+    nodes: Count = 1
+    """Machines over which they are spread (Slurm)."""
+
+    @field_validator("version")
+    @classmethod
+    def _readable(cls, version: int) -> int:
+        if version > CONFIG_VERSION:
+            raise ValueError(f"settings of version {version}; this program reads {CONFIG_VERSION}")
+        return version
+
+    @model_validator(mode="after")
+    def _whole_nodes(self) -> "MainConfig":
+        if self.ranks % self.nodes or (self.nodes > 1 and self.ranks == 1):
+            raise ValueError(f"nodes: {self.ranks} ranks cannot be spread over {self.nodes} nodes")
+        return self
