@@ -25,9 +25,8 @@ def hash_counters(*counters: int | np.ndarray) -> np.ndarray:
     state: np.ndarray = np.zeros(1, np.uint64)
     with np.errstate(over="ignore"):
         for counter in counters:
-            if isinstance(counter, int):
-                counter = np.uint64(counter & _MASK)
-            state = _mix((state + _GOLDEN) ^ _mix(np.asarray(counter).astype(np.uint64) + _GOLDEN))
+            number = np.uint64(counter & _MASK) if isinstance(counter, int) else counter
+            state = _mix((state + _GOLDEN) ^ _mix(np.asarray(number).astype(np.uint64) + _GOLDEN))
     return state
 
 

@@ -84,7 +84,7 @@ class Ranks:
             tensor.copy_(part.view_as(tensor))
 
     def require_equal(self, named_digests: dict[str, str], what: str) -> None:
-        """Raise ArtifactError on every rank if any digest differs between ranks, naming the first."""
+        """Raise ArtifactError on every rank if a digest differs between ranks, naming the first."""
         if self.size == 1:
             return
         own = torch.tensor(

@@ -36,7 +36,7 @@ class Place:
 
 
 def find_place() -> Place:
-    """Return this process's place among the ranks, from what its starter left in the environment."""
+    """Return this process's place among the ranks, from the environment its starter left."""
     env = os.environ
     if "PIPELINE_RANK" in env:
         return Place(int(env["PIPELINE_RANK"]), int(env["PIPELINE_RANKS"]), "launcher")
@@ -51,7 +51,8 @@ def check_ranks(place: Place, ranks: int) -> None:
     """Raise UsageError if srun or torchrun started another number of ranks than was asked for."""
     if place.started_by in {"srun", "torchrun"} and ranks not in {1, place.size}:
         raise UsageError(
-            f"--set ranks={ranks}: {place.started_by} started {place.size}; give both the same number"
+            f"--set ranks={ranks}: {place.started_by} started {place.size}; give "
+            "both the same number"
         )
 
 

@@ -102,7 +102,7 @@ class Preparation:
         """
         spec, ids = self.spec, self.vocabulary.token_ids
         model = build_model(self.architecture, ids, reference=spec.reference)
-        self._check_positions(model)
+        self._check_fit(model)
         torch.manual_seed(seed_of(spec.seed, name_counter("head")))
         head = self.task.build_head(model.hidden_size)
         if self.initial:
@@ -120,12 +120,20 @@ class Preparation:
         ours, theirs = task_metadata(self.task), self.initial_metadata
         return all(ours[key] == theirs.get(key) for key in ("task", "labels", "pairs", "pooling"))
 
-    def _check_positions(self, model: Model) -> None:
+    def _check_fit(self, model: Model) -> None:
+        """Raise ConfigError if rows have no positions, or the head sees one token only."""
+        spec = self.spec
         table = getattr(model.embedding, "position", None)
-        if table is not None and table.num_embeddings < self.spec.seq_length:
+        if table is not None and table.num_embeddings < spec.seq_length:
             raise ConfigError(
-                f"seq_length: {self.spec.seq_length} is more than the {table.num_embeddings} "
-                f"positions of the embedding; use at most {table.num_embeddings}"
+                f"seq_length: {spec.seq_length} is more than the {table.num_embeddings} positions "
+                f"of the embedding; use at most {table.num_embeddings}"
+            )
+        blind = self.task.pools and spec.pooling == "first" and model.encoder.causal
+        if blind and spec.reference == "none":
+            raise ConfigError(
+                f"pooling: first sees one token only, because encoder {model.encoder.name} does "
+                "not look ahead; use last, mean or max"
             )
 
     def inputs(self) -> dict[str, Any]:

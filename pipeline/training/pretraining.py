@@ -275,7 +275,8 @@ def check_instances(spec: PretrainSpec, kind: str, where: str) -> None:
         kinds = sorted(TARGETS.get(target.name).instance_kinds)
         if kind not in kinds:
             raise ConfigError(
-                f"{where}: instances of kind {kind}; target {target.name} needs {' or '.join(kinds)}"
+                f"{where}: instances of kind {kind}; target {target.name} needs "
+                f"{' or '.join(kinds)}"
             )
 
 
@@ -317,7 +318,7 @@ def model_metadata(
 
 
 class Window:
-    """Sums of the steps since the last line of metrics; slots of other ranks are filled on demand."""
+    """Sums of the steps since the last line of metrics; other ranks' slots come on demand."""
 
     def __init__(
         self, filled: list[Tensor] | None = None, counts: list[int] | None = None, tokens: int = 0

@@ -91,7 +91,7 @@ def test_killed_launcher_takes_its_ranks_along(inputs, digest, tmp_path, step):
         assert time.monotonic() < deadline
     launcher.kill()
     launcher.wait()
-    # The lock is free at once or when the kernel has delivered the ranks' death: no orphan keeps it.
+    # The lock is free once the kernel has delivered the ranks' death: no orphan keeps it.
     while (again := pretrain(inputs, out, "--set", "ranks=2")).returncode == 73:
         assert time.monotonic() < deadline
     assert again.returncode == 0, again.stderr

@@ -52,7 +52,9 @@ def test_second_segment_follows_the_first():
 
 @pytest.mark.parametrize("width", [2, 3])
 def test_rows_longer_than_the_width_are_cut(width):
-    rows = Rows(np.arange(1), {"token_ids": Ragged(np.arange(4, dtype=np.uint16), np.array([0, 4]))})
+    rows = Rows(
+        np.arange(1), {"token_ids": Ragged(np.arange(4, dtype=np.uint16), np.array([0, 4]))}
+    )
     batch = make_batch(rows, width=width)
     assert batch["token_ids"].shape == (1, width)
     assert batch["lengths"].tolist() == [width]

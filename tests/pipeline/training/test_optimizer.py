@@ -57,7 +57,10 @@ def test_updates_follow_the_formula(bias_correction):
 
 
 def test_biases_and_norms_are_not_decayed():
-    named = [("linear.weight", nn.Parameter(torch.ones(2, 2))), ("norm", nn.Parameter(torch.ones(2)))]
+    named = [
+        ("linear.weight", nn.Parameter(torch.ones(2, 2))),
+        ("norm", nn.Parameter(torch.ones(2))),
+    ]
     groups = build_optimizer(named, settings(weight_decay=0.01)).param_groups
     assert sorted(group["weight_decay"] for group in groups) == [0.0, 0.01]
 
