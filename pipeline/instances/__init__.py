@@ -1,1 +1,94 @@
-"""Corpus layouts to rows of ids."""
+"""Instance kinds: one corpus layout each, text to rows of ids; no torch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import xxhash
+
+from pipeline.registry import ComponentConfig
+from pipeline.text.corpus import BLOCK_BYTES, Block, Corpus
+from pipeline.text.ledger import Ledger
+from pipeline.text.manifest import ColumnType
+from pipeline.text.order import name_counter
+from pipeline.text.rows import Ragged
+from pipeline.text.tokenizers import Tokenizer
+from pipeline.text.vocabulary import TokenIds
+
+Column = np.ndarray | Ragged
+_HELD_OUT = name_counter("held_out")
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What every kind needs besides its own options."""
+
+    tokenizer: Tokenizer
+    seq_length: int
+    seed: int
+    corpus: Corpus
+
+    @property
+    def token_ids(self) -> TokenIds:
+        """The vocabulary's special ids."""
+        return self.tokenizer.vocabulary.token_ids
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that were built from one block.
+
+    columns: name -> (R,) array or Ragged. documents: (R,) int64, ascending: which document of the
+    block each row is from. contents: what the documents' digests are taken of.
+    """
+
+    columns: Mapping[str, Column]
+    documents: np.ndarray
+    contents: Sequence[bytes]
+
+    def held_out(self, share: float) -> np.ndarray:
+        """Return (R,) bool: rows of documents that are kept out, by digest, about `share` of all.
+
+        Equal documents share their fate, in every corpus.
+        """
+        limit = round(share * 2**64)
+        digests = (xxhash.xxh3_64_intdigest(content, _HELD_OUT) for content in self.contents)
+        chosen = np.fromiter((digest < limit for digest in digests), bool, len(self.contents))
+        return chosen[self.documents]
+
+    def take(self, rows: np.ndarray) -> dict[str, Column]:
+        """Return the columns of the rows at these positions."""
+        return {
+            name: column.take(rows) if isinstance(column, Ragged) else column[rows]
+            for name, column in self.columns.items()
+        }
+
+
+class InstanceKind(ABC):
+    """A corpus layout: text to rows.
+
+    documents: units are documents rather than lines. columns: name to type; token_ids is the first.
+    block_bytes: how much text `build` is given at once. What is built from a block depends on the
+    block and the seed alone.
+    """
+
+    class Config(ComponentConfig):
+        """Options of the kind."""
+
+    documents: ClassVar[bool] = False
+    columns: ClassVar[dict[str, ColumnType]] = {"token_ids": "ids"}
+    block_bytes: ClassVar[int] = BLOCK_BYTES
+
+    def __init__(self, config: ComponentConfig, settings: BuildSettings):
+        self.config = config
+        self.settings = settings
+
+    @abstractmethod
+    def build(self, block: Block, ledger: Ledger) -> Table:
+        """Return the rows of a block; count its documents in, and those dropped, in `ledger`."""
+
+    def problem(self, ledger: Ledger) -> str | None:
+        """Return why the whole set, whose counts `ledger` holds, is of no use, else None."""
+        return None

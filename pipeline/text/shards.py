@@ -91,13 +91,15 @@ def _narrow(column: Column, kind: pa.DataType) -> Column:
 
 
 def _arrow_array(parts: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    # From buffers, since pa.array would import pandas where it is installed.
     if not pa.types.is_list(kind):
-        return pa.array(np.concatenate(parts), kind)
+        values = np.concatenate(parts)
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
     values = np.concatenate([part.values for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
-    child = pa.array(values, kind.value_type)
+    child = _arrow_array([values], kind.value_type)
     buffers = [None, pa.py_buffer(offsets)]
     return pa.Array.from_buffers(kind, len(lengths), buffers, children=[child])
 
@@ -274,7 +276,7 @@ def _map_batch(table: pa.RecordBatch, data: pa.Buffer, path: Path) -> _Batch:
         if pa.types.is_list(array.type):
             columns[name] = _checked_lists(array, name, path)
         else:
-            columns[name] = array.to_numpy(zero_copy_only=True)
+            columns[name] = _numpy(array)
     return _Batch(columns, table.num_rows)
 
 
@@ -282,9 +284,21 @@ def _within(buffer: pa.Buffer, data: pa.Buffer) -> bool:
     return data.address <= buffer.address <= data.address + data.size - buffer.size
 
 
+def _numpy(array: pa.Array) -> np.ndarray:
+    """Return the values of an array of numbers without nulls, over the mapped file."""
+    numbers = np.dtype(array.type.to_pandas_dtype())
+    buffer = array.buffers()[1]
+    if buffer is None or buffer.size < len(array) * numbers.itemsize:
+        return np.zeros(0, numbers)
+    return np.frombuffer(buffer, numbers, len(array))
+
+
 def _checked_lists(array: pa.Array, name: str, path: Path) -> Ragged:
-    offsets = np.frombuffer(array.buffers()[1] or b"\0\0\0\0", np.int32)[: len(array) + 1]
-    values = array.values.to_numpy(zero_copy_only=True)
+    values = _numpy(array.values)
+    buffer = array.buffers()[1]
+    if buffer is None or buffer.size < 4 * (len(array) + 1):
+        raise DataError(f"{path}: column {name}: offsets are missing; build it again")
+    offsets = np.frombuffer(buffer, np.int32, len(array) + 1)
     falls = np.flatnonzero(np.diff(offsets) < 0)
     if len(falls):
         raise DataError(f"{path}: column {name}, row {falls[0]}: negative length; build it again")
