@@ -72,7 +72,7 @@ def set_rate(
     """Prepare the update that follows `step` updates.
 
     Without bias correction the same fused kernel runs with the correction divided out of its
-    rate and epsilon: m / (sqrt(v) + e) = k * (m/c1) / (sqrt(v/c2) + e/sqrt(c2)) with k = c1/sqrt(c2).
+    rate and epsilon: m / (sqrt(v) + e) = k (m/c1) / (sqrt(v/c2) + e/sqrt(c2)), k = c1/sqrt(c2).
     """
     factor, root = 1.0, 1.0
     if not settings.bias_correction:
