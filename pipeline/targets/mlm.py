@@ -109,7 +109,13 @@ class MlmTarget(nn.Module):
         hidden: (B, T, D).
         """
         scored = hidden.flatten(0, 1).index_select(0, batch["mlm_positions"])
-        features = self.norm(activate(self.transform(scored), self.config.activation))
-        loss_sum, correct = self.output(features, batch["mlm_labels"])
+        loss_sum, correct = self.output(self._features(scored), batch["mlm_labels"])
         total = torch.tensor(len(scored), device=hidden.device)
         return TargetOutput(loss_sum, {"mlm": (correct, total)})
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the scores of every token for hidden states, (..., D) -> (..., V)."""
+        return self.output.logits(self._features(hidden))
+
+    def _features(self, hidden: Tensor) -> Tensor:
+        return self.norm(activate(self.transform(hidden), self.config.activation))

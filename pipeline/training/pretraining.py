@@ -305,6 +305,7 @@ def model_metadata(
     spec: PretrainSpec, stamp: Mapping[str, Any], instances: InstanceSet, vocabulary: Vocabulary
 ) -> dict[str, Any]:
     """Return what travels with the weights, so that later stages never ask again."""
+    settings = instances.manifest["stamp"].get("settings", {})
     return {
         "stamp": dict(stamp),
         "architecture": spec.architecture.model_dump(mode="json"),
@@ -312,6 +313,7 @@ def model_metadata(
         "reference": spec.reference,
         "tokenizer": instances.manifest["tokenizer"],
         "lowercase": instances.manifest["lowercase"],
+        "special_tokens": settings.get("special_tokens", instances.kind != "lines"),
         "vocabulary": vocabulary.digest,
         "token_ids": asdict(vocabulary.token_ids),
     }
