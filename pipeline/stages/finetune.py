@@ -74,7 +74,7 @@ def _finetune(
     start.read(args.train, args.dev)
     stamp = make_stamp("finetune", start.spec.model_dump(mode="json"), start.inputs(), "torch")
     ranks = Ranks(Place(0, 1, "nobody"), device)
-    tuning = Finetuning(start.spec, start.task, start.build, start.train.rows, start.dev, ranks)
+    tuning = Finetuning(start.spec, start.task, start.build, start.training_rows, start.dev, ranks)
     points = ResumePoints(state, "finetune", stamp)
     points.remove_others()
     if found := points.latest():

@@ -7,6 +7,7 @@ A task is one class in one file. Fine-tuning, evaluation and prediction call it 
     task     = task_class(config, TaskSettings(...))
     examples = task.accept(examples, ledger)                   gold labels fit the map
     rows     = task.encode(examples, tokenizer, ledger)        ids, in memory, never padded
+    rows     = task.training_rows(rows)                        when training
     head     = task.build_head(hidden_size)                    `head.` in the state dict
     count    = task.collate(rows, batch)                       adds gold as tensors
     logits, output = head(hidden, batch)                       output: loss sum, (correct, total)
@@ -83,6 +84,8 @@ class Task(ABC):
 
     Config: ClassVar[type[ComponentConfig]]
     name: ClassVar[str]
+    pools: ClassVar[bool] = False
+    """Whether the head looks at one pooled vector for a row."""
 
     def __init__(self, config: Any, settings: TaskSettings):
         self.config = config
@@ -114,6 +117,10 @@ class Task(ABC):
     @abstractmethod
     def encode(self, examples: Sequence[Any], tokenizer: Tokenizer, ledger: RowLedger) -> Rows:
         """Return rows with token_ids, `example` (B,) and what collate needs; notes what was cut."""
+
+    def training_rows(self, rows: Rows) -> Rows:
+        """Return the rows of `encode` to train on."""
+        return rows
 
     @abstractmethod
     def build_head(self, hidden_size: int) -> nn.Module:

@@ -91,6 +91,7 @@ class ClassifyTask(Task):
         """What a text of more than seq_length tokens does: it is cut and counted, or an error."""
 
     config: Config
+    pools = True
 
     @classmethod
     def iter_examples(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import DataError, printable
 from pipeline.text.tables import RowLedger, is_json_lines, iter_records
 
 
@@ -39,7 +38,6 @@ def iter_text_examples(
     if json_lines is None:
         json_lines = isinstance(source, Path) and is_json_lines(source)
     optional = tuple(n for n in ("text_a", "text_b", "label", "qid", "id") if n not in required)
-    seen: dict[str, int] = {}
     pairs: bool | None = None
     for line, fields in iter_records(source, required, optional, ledger, json_lines):
         blank = [n for n in ("text_a", "text_b") if n in fields and not fields[n].strip()]
@@ -55,11 +53,9 @@ def iter_text_examples(
         if label is not None and not label.strip():
             ledger.refuse(line, "empty label", "label is empty; expected a name or a number")
             continue
+        if "id" in fields:
+            ledger.claim_id(fields["id"], line)
         name = fields.get("id", str(line))
-        if "id" in fields and seen.setdefault(name, line) != line:
-            raise DataError(
-                f"{ledger.where}:{line}: id {printable(name)!r} stands already in line {seen[name]}"
-            )
         yield TextExample(
             line, name, fields["text_a"], fields.get("text_b"), label, fields.get("qid")
         )

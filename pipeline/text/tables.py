@@ -6,9 +6,7 @@ row stops the reader (bad_rows fail) or is counted by reason (skip).
 """
 
 import difflib
-import io
 import stat
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,20 +14,11 @@ from typing import Any, BinaryIO
 
 from pipeline.errors import DataError, UnsafeError, from_os_error, printable
 from pipeline.strict import parse_json
+from pipeline.text.encoding import not_utf8, refuse_magic
 
 MAX_LINE_BYTES = 16 << 20
 MAX_PROBLEMS = 10
 SIMILAR = 0.75
-# Of files that people mistake for text; the longer marks first.
-MAGIC = {
-    b"\xff\xfe\x00\x00": "UTF-32 text",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-    b"\x1f\x8b": "a gzip archive",
-    b"PK\x03\x04": "a zip archive or a spreadsheet",
-    b"ARROW1": "an Arrow file",
-    b"\x80\x04": "a pickle",
-}
 
 
 @dataclass
@@ -45,6 +34,7 @@ class RowLedger:
     skipped: dict[str, int] = field(default_factory=dict)
     noted: dict[str, int] = field(default_factory=dict)
     _problems: list[str] = field(default_factory=list)
+    _ids: dict[str, object] = field(default_factory=dict)
 
     @property
     def used(self) -> int:
@@ -72,6 +62,14 @@ class RowLedger:
         if len(self._problems) >= MAX_PROBLEMS:
             self._problems.append(f"{self.where}: perhaps more; these are the first {MAX_PROBLEMS}")
             self.close()
+
+    def claim_id(self, name: str, place: object) -> None:
+        """Raise DataError if an example's id stands already elsewhere in the file."""
+        if (first := self._ids.setdefault(name, place)) != place:
+            raise DataError(
+                f"{self.where}:{place}: id {printable(name)!r} stands already in {first}; ids must "
+                "differ"
+            )
 
     def close(self) -> None:
         """Raise DataError with all refused rows, one line each, if there are any."""
@@ -126,11 +124,6 @@ def open_regular(path: Path) -> BinaryIO:
         raise from_os_error(error, path) from None
 
 
-def standard_input() -> BinaryIO:
-    """Return the bytes of standard input."""
-    return sys.stdin.buffer if hasattr(sys.stdin, "buffer") else io.BytesIO(b"")
-
-
 def iter_lines(file: BinaryIO, where: str) -> Iterator[tuple[int, str]]:
     r"""Yield (line number from 1, text) without `\n` or `\r\n`; a byte order mark is dropped.
 
@@ -143,41 +136,20 @@ def iter_lines(file: BinaryIO, where: str) -> Iterator[tuple[int, str]]:
         if len(line) > MAX_LINE_BYTES:
             raise DataError(f"{where}:{number}: a line of over {MAX_LINE_BYTES >> 20} MB")
         if number == 1:
-            _refuse_magic(line, where)
+            refuse_magic(line, where)
             line = line.removeprefix(b"\xef\xbb\xbf")
         yield number, _decode(line, where, number, offset)
         offset += len(line)
-
-
-def _refuse_magic(start: bytes, where: str) -> None:
-    for mark, kind in MAGIC.items():
-        if start.startswith(mark):
-            hint = "save it as UTF-8" if "text" in kind else "give the text itself"
-            raise DataError(f"{where}: this is {kind}, found bytes {start[:4]!r}; {hint}")
 
 
 def _decode(line: bytes, where: str, number: int, offset: int) -> str:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        found = line[error.start : error.start + 4]
-        raise DataError(
-            f"{where}:{number}: not UTF-8 at byte {offset + error.start}, found {found!r}; "
-            f"{_guess_encoding(line)}, save it as UTF-8"
-        ) from None
+        raise DataError(f"{where}:{number}: {not_utf8(line, error, offset)}") from None
     if "\0" in text:
         raise DataError(f"{where}:{number}: a NUL byte; is this a text file?")
     return text.removesuffix("\n").removesuffix("\r")
-
-
-def _guess_encoding(line: bytes) -> str:
-    for encoding in ("gb18030", "windows-1252"):
-        try:
-            line.rstrip(b"\r\n").decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return f"perhaps {encoding}"
-    return "an unknown encoding"
 
 
 def _tab_rows(

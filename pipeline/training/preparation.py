@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from pipeline.artifacts import first_difference
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.model import Model, build_model, check_architecture, initialize
 from pipeline.registry import TASKS
 from pipeline.spec import ArchitectureSpec, FinetuneSpec
 from pipeline.tasks import Task, TaskSettings
 from pipeline.text.order import name_counter, seed_of
+from pipeline.text.rows import Rows
 from pipeline.text.tokenizers import build_tokenizer
 from pipeline.training.checkpoint import (
     load_tensors,
@@ -44,6 +45,7 @@ class Preparation:
     task: Task
     train: LabelledSet
     dev: LabelledSet
+    training_rows: Rows
 
     def __init__(self, spec: FinetuneSpec, init: Path | None, vocab: Path | None):
         self.init_path = init
@@ -88,6 +90,9 @@ class Preparation:
         self.task = self.task_class(self.config, settings)
         self.train = encode_examples(self.task, files[0], chosen, self.tokenizer)
         self.dev = encode_examples(self.task, files[1], files[1].examples, self.tokenizer)
+        self.training_rows = self.task.training_rows(self.train.rows)
+        if not len(self.training_rows):
+            raise DataError(f"{train}: no rows to train on; expected at least one with an answer")
         self.dev.ledger.note("also in training", self._repeats())
         self.build()
 
