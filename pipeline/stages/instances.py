@@ -25,21 +25,27 @@ from pipeline.artifacts import (
     remove_leftovers,
     write_json,
 )
-from pipeline.errors import ArtifactError, ConfigError, DataError, PipelineError, UsageError
+from pipeline.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    PipelineError,
+    UsageError,
+    printable,
+)
 from pipeline.instances import BuildSettings, Table
 from pipeline.registry import INSTANCES
 from pipeline.spec import InstancesSpec, load_spec
 from pipeline.text.codepoints import code_points, count_invisible
 from pipeline.text.corpus import Block, Corpus
-from pipeline.text.ledger import Ledger
+from pipeline.text.coverage import top_unknown
+from pipeline.text.ledger import Ledger, read_fetched
 from pipeline.text.manifest import MANIFEST, ShardEntry, ShardFile, check_files, shard_name
 from pipeline.text.rows import Ragged
 from pipeline.text.shards import ShardWriter, arrow_schema
 from pipeline.text.tokenizers import build_tokenizer
 from pipeline.text.vocabulary import SPECIAL_TOKENS, Vocabulary, read_vocabulary
 from pipeline.text.workers import iter_parallel
-
-_MAX_SAMPLE_BYTES = 16 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -285,7 +291,7 @@ def _join(build: _Build, check: bool) -> None:
         "shards": [entry.model_dump() for entry in entries],
         **totals,
         "ledger": ledger.record(),
-        "corpora": _fetched_ledgers(build.corpora),
+        "corpora": read_fetched(build.corpora),
     }
     write_json(build.out / MANIFEST, manifest)
 
@@ -316,41 +322,9 @@ def _check_usable(build: _Build, ledger: Ledger) -> None:
         raise DataError(f"{where}: {problem}")
     share = counts["unknown"] / max(1, counts["tokens"])
     if share > build.spec.max_unknown:
+        top = top_unknown(build.corpus, build.kind.settings.tokenizer)
+        shown = ", ".join(f"'{printable(char)}' U+{ord(char):04X} ({n})" for char, n in top)
         raise DataError(
             f"{where}: {share:.1%} of the tokens are unknown to the vocabulary, at most "
-            f"{build.spec.max_unknown:.1%} (max_unknown); most often {_top_unknown(build)}"
+            f"{build.spec.max_unknown:.1%} (max_unknown); most often {shown}"
         )
-
-
-def _top_unknown(build: _Build) -> str:
-    """Return the ten most frequent unknown characters of the first 16 MiB, with counts."""
-    found: dict[int, int] = {}
-    seen = 0
-    for block in build.corpus.iter_blocks(0, 1, Ledger()):
-        codes, counts = np.unique(code_points(block.text), return_counts=True)
-        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-            found[code] = found.get(code, 0) + count
-        seen += len(block.raw)
-        if seen > _MAX_SAMPLE_BYTES:
-            break
-    lists = build.kind.settings.tokenizer.encode([chr(code) for code in found])
-    unknown = np.repeat(np.arange(len(lists)), lists.lengths)
-    unknown = unknown[lists.values == build.vocabulary.token_ids.unk]
-    codes = np.array(list(found))[np.unique(unknown)].tolist()
-    top = sorted(codes, key=lambda code: (-found[code], code))[:10]
-    return ", ".join(f"'{chr(code)}' U+{code:04X} ({found[code]})" for code in top)
-
-
-def _fetched_ledgers(corpora: list[Path]) -> list[dict[str, Any]]:
-    """Return the ledgers that fetch wrote beside the corpora. Raises if a corpus was changed."""
-    ledgers = []
-    for path in corpora:
-        if not (beside := path.with_suffix(".ledger.json")).exists():
-            continue
-        ledger = read_json_artifact(beside, "fetch")
-        if (size := path.stat().st_size) != ledger["bytes"]:
-            raise ArtifactError(
-                f"{path}: {size} bytes, fetched were {ledger['bytes']}; fetch again"
-            )
-        ledgers.append({"name": path.stem, **ledger})
-    return ledgers

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import xxhash
+
 from pipeline.artifacts import READ_BYTES
 from pipeline.errors import ArtifactError, ConfigError, DataError, MissingError, from_os_error
 from pipeline.text.encoding import not_utf8, refuse_magic
@@ -76,6 +78,13 @@ class Corpus:
                 raise ConfigError(f"--corpus: {first} and {file.path} are one file; give it once")
             seen[file.identity] = file.path
         self.sizes = [file.size for file in self._files]
+
+    def digest(self) -> str:
+        """Return the xxh3-128 of the text, whatever its line ends were."""
+        state = xxhash.xxh3_128()
+        for block in self.iter_blocks(0, 1, Ledger()):
+            state.update(block.raw)
+        return state.hexdigest()
 
     def iter_blocks(
         self, part: int, parts: int, ledger: Ledger, block_bytes: int = BLOCK_BYTES

@@ -1,10 +1,12 @@
 """The conservation ledger: what went in, came out, and was left out, by named reason."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError
+from pipeline.artifacts import read_json_artifact
+from pipeline.errors import ArtifactError, PipelineError
 
 _DROPPED = {"documents": "dropped", "sentences": "dropped_sentences"}
 
@@ -57,3 +59,21 @@ class Ledger:
             if reasons or unit == "documents"
         }
         return {**dict(sorted(self.counts.items())), **dropped}
+
+
+def read_fetched(corpora: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the ledgers that fetch wrote beside corpora, each with the corpus's name.
+
+    Corpora without one are left out. Raises ArtifactError for a corpus that was changed since.
+    """
+    ledgers = []
+    for path in corpora:
+        beside = path.with_suffix(".ledger.json")
+        if beside.exists():
+            ledger = read_json_artifact(beside, "fetch")
+            if (size := path.stat().st_size) != ledger["bytes"]:
+                raise ArtifactError(
+                    f"{path}: {size} bytes, {beside.name} says {ledger['bytes']}; fetch it again"
+                )
+            ledgers.append({"name": path.stem, **ledger})
+    return ledgers

@@ -1,7 +1,10 @@
 """Vocabularies: one token a line, line number = id; special ids are looked up, never assumed."""
 
+import heapq
+import itertools
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,9 +122,13 @@ def _read_tokens(data: bytes, path: Path) -> list[str]:
     if lines[0].endswith("\r"):
         lines = [line.removesuffix("\r") for line in lines]
     for number, line in enumerate(lines, 1):
-        if not line or line[0] in " \t\r" or line[-1] in " \t\r" or "\t" in line:
+        if not _is_clear(line):
             raise DataError(f"{path}:{number}: {_why_unclear(line)}")
     return lines
+
+
+def _is_clear(line: str) -> bool:
+    return bool(line) and line[0] not in " \r" and line[-1] not in " \r" and "\t" not in line
 
 
 def _why_unclear(line: str) -> str:
@@ -143,3 +150,38 @@ def _other_kind(data: bytes) -> str | None:
         found = "SentencePiece model" if b"<unk>" in data[:200] else "binary file"
         return f"a {found}"
     return None
+
+
+def choose_tokens(
+    counts: Callable[[], Iterable[tuple[str, int]]],
+    pieces: bool,
+    characters: bool,
+    size: int | None,
+    min_count: int,
+) -> list[str]:
+    """Return the tokens of a new vocabulary: the special ones, then the others by count.
+
+    counts: gives (token, count) pairs anew at each call, tokens distinct. pieces: words are cut by
+    longest match, so every character of a word is added, plain where it starts a word and with ##
+    elsewhere; then any word over seen characters can be cut, and a frequent one stays whole.
+    characters: the characters of the tokens alone. Equal counts stand in the order of their code
+    points. Raises DataError for more than MAX_VOCAB_SIZE tokens without a size.
+    """
+    letters: Counter[str] = Counter()
+    if pieces or characters:
+        for token, count in counts():
+            for place, character in enumerate(token):
+                letters["##" + character if place and not characters else character] += count
+    whole = () if characters else counts()
+    # A word of one character is already there as a letter.
+    others = ((t, n) for t, n in whole if not (pieces and len(t) == 1))
+    candidates = (
+        (token, count)
+        for token, count in itertools.chain(letters.items(), others)
+        if count >= min_count and token not in SPECIAL_TOKENS and _is_clear(token)
+    )
+    limit = min(size or MAX_VOCAB_SIZE + 1, MAX_VOCAB_SIZE + 1) - len(SPECIAL_TOKENS)
+    chosen = heapq.nsmallest(limit, candidates, key=lambda pair: (-pair[1], pair[0]))
+    if len(chosen) + len(SPECIAL_TOKENS) > MAX_VOCAB_SIZE:
+        raise DataError(f"over {MAX_VOCAB_SIZE} tokens; give a size, or raise min_count")
+    return [*SPECIAL_TOKENS, *(token for token, _ in chosen)]
