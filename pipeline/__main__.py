@@ -21,6 +21,7 @@ STAGES = {
     "average": "average checkpoints",
     "finetune": "train a task head and the model under it",
     "evaluate": "score a fine-tuned model",
+    "predict": "let a fine-tuned model label rows",
     "report": "show all results on one page",
     "plan": "predict time, memory and disk of recipes",
     "verify": "check digests and stamps of any artefact",

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     prepare_torch(device)
     model = open_finetuned(args.model, args.vocab, device)
     policy = spec.bad_rows or model.metadata["stamp"]["settings"]["bad_rows"]
-    file = read_examples(type(model.task), args.data, policy, labelled=False)
+    file = read_examples(type(model.task), args.data, policy, "optional")
     data = encode_examples(model.task, file, file.examples, model.tokenizer)
     predictions = model.task.predict(data.examples, data.rows, model.infer(data.rows))
     if args.predictions:

@@ -2,7 +2,7 @@
 
 A task is one class in one file. Fine-tuning, evaluation and prediction call it in this order:
 
-    examples = list(task_class.iter_examples(source, ledger, labelled))
+    examples = list(task_class.iter_examples(source, ledger, gold))
     labels   = task_class.count_labels(examples, where)       training data only
     task     = task_class(config, TaskSettings(...))
     examples = task.accept(examples, ledger)                   gold labels fit the map
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from pipeline.layers import Pooling
 from pipeline.registry import ComponentConfig
 from pipeline.text.rows import Ragged, Rows
-from pipeline.text.tables import RowLedger
+from pipeline.text.tables import Gold, RowLedger
 from pipeline.text.vocabulary import TokenIds
 
 
@@ -94,11 +94,10 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def iter_examples(
-        cls, source: Path | BinaryIO, ledger: RowLedger, labelled: bool, json_lines: bool = False
+        cls, source: Path | BinaryIO, ledger: RowLedger, gold: Gold, json_lines: bool = False
     ) -> Iterator[Any]:
         """Yield the examples of a file in its order; what is malformed goes to the ledger.
 
-        labelled: gold answers are needed; otherwise they are read where they are present.
         Raises DataError (65) by the ledger's policy.
         """
 

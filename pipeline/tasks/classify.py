@@ -19,9 +19,10 @@ from pipeline.tasks import Scores, Task, TaskSettings, Tokenizer
 from pipeline.text.examples import TextExample, iter_text_examples
 from pipeline.text.inputs import build_inputs, number_rows
 from pipeline.text.rows import Rows
-from pipeline.text.tables import RowLedger
+from pipeline.text.tables import Gold, RowLedger, gold_columns
 
 MAX_LABELS = 10_000
+SHOWN_LABELS = 5
 WHOLE_NUMBER = re.compile(r"-?\d+")
 
 
@@ -95,11 +96,11 @@ class ClassifyTask(Task):
 
     @classmethod
     def iter_examples(
-        cls, source: Path | BinaryIO, ledger: RowLedger, labelled: bool, json_lines: bool = False
+        cls, source: Path | BinaryIO, ledger: RowLedger, gold: Gold, json_lines: bool = False
     ) -> Iterator[TextExample]:
         """Yield a text or a pair for each row: columns text_a, label, perhaps text_b and id."""
-        required = ("label", "text_a") if labelled else ("text_a",)
-        return iter_text_examples(source, ledger, required, json_lines)
+        columns = gold_columns(gold, ["text_a"], ["text_b", "id"])
+        return iter_text_examples(source, ledger, *columns, json_lines)
 
     @classmethod
     def count_labels(cls, examples: Sequence[TextExample], where: str) -> dict[str, int]:
@@ -249,15 +250,17 @@ class ClassifyTask(Task):
         )
 
     def describe(self, example: TextExample, prediction: LabelPrediction) -> dict[str, Any]:
-        """Return the texts, gold and predicted label and its probability."""
-        texts = {"id": example.id, "text_a": example.text_a}
-        if example.text_b is not None:
-            texts["text_b"] = example.text_b
+        """Return the texts, gold and predicted label, and the probabilities of the best labels."""
+        labels, shares = self.settings.labels, prediction.probabilities
+        best = np.argsort(-shares, kind="stable")[:SHOWN_LABELS].tolist()
         return {
-            **texts,
+            "id": example.id,
+            "text_a": example.text_a,
+            **({} if example.text_b is None else {"text_b": example.text_b}),
             **({} if example.label is None else {"gold": example.label}),
             "predicted": prediction.label,
-            "probability": round(float(prediction.probabilities.max()), 6),
+            "probability": round(float(shares.max()), 6),
+            "probabilities": {labels[place]: round(float(shares[place]), 6) for place in best},
         }
 
 

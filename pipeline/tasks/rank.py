@@ -12,7 +12,7 @@ from pipeline.registry import TASKS
 from pipeline.tasks import Scores
 from pipeline.tasks.classify import ClassifyTask, LabelPrediction, ratio
 from pipeline.text.examples import TextExample, iter_text_examples
-from pipeline.text.tables import RowLedger
+from pipeline.text.tables import Gold, RowLedger, gold_columns
 
 POSITIVE = "1"
 
@@ -30,12 +30,11 @@ class RankTask(ClassifyTask):
 
     @classmethod
     def iter_examples(
-        cls, source: Path | BinaryIO, ledger: RowLedger, labelled: bool, json_lines: bool = False
+        cls, source: Path | BinaryIO, ledger: RowLedger, gold: Gold, json_lines: bool = False
     ) -> Iterator[TextExample]:
         """Yield a candidate for each row: columns qid, text_a, text_b, label (0 or 1)."""
-        required = ("qid", "text_a", "text_b")
-        wanted = ("label", *required) if labelled else required
-        return iter_text_examples(source, ledger, wanted, json_lines)
+        columns = gold_columns(gold, ["qid", "text_a", "text_b"], ["id"])
+        return iter_text_examples(source, ledger, *columns, json_lines)
 
     @classmethod
     def count_labels(cls, examples: Sequence[TextExample], where: str) -> dict[str, int]:
@@ -97,9 +96,11 @@ class RankTask(ClassifyTask):
 
     def describe(self, example: TextExample, prediction: LabelPrediction) -> dict[str, Any]:
         """Return question, candidate, gold, and the probability that the candidate answers."""
+        fields = super().describe(example, prediction)
+        del fields["probabilities"]
         return {
             "qid": example.group,
-            **super().describe(example, prediction),
+            **fields,
             "probability": round(self._relevance(prediction), 6),
         }
 

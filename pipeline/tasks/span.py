@@ -27,7 +27,7 @@ from pipeline.text.passages import (
     window_starts,
 )
 from pipeline.text.rows import Ragged, Rows
-from pipeline.text.tables import RowLedger
+from pipeline.text.tables import Gold, RowLedger
 from pipeline.text.tokenizers import SpaceTokenizer, WordTokenizer
 
 EXCERPT = 30
@@ -108,10 +108,10 @@ class SpanTask(Task):
 
     @classmethod
     def iter_examples(
-        cls, source: Path | BinaryIO, ledger: RowLedger, labelled: bool, json_lines: bool = False
+        cls, source: Path | BinaryIO, ledger: RowLedger, gold: Gold, json_lines: bool = False
     ) -> Iterator[Question]:
         """Yield the questions of a SQuAD-style file, or of a table without answers."""
-        return iter_questions(source, ledger, labelled, json_lines)
+        return iter_questions(source, ledger, gold, json_lines)
 
     def encode(self, examples: Sequence[Question], tokenizer: Tokenizer, ledger: RowLedger) -> Rows:
         """Return windows `[CLS] question [SEP] window [SEP]`, at least one for each question.

@@ -19,7 +19,7 @@ from pipeline.registry import TASKS, ComponentConfig
 from pipeline.tasks import Scores, Task, Tokenizer
 from pipeline.text.inputs import join_pieces, number_rows
 from pipeline.text.rows import Ragged, Rows
-from pipeline.text.tables import RowLedger
+from pipeline.text.tables import Gold, RowLedger
 from pipeline.text.tagged import (
     OUTSIDE,
     TaggedSentence,
@@ -95,10 +95,10 @@ class TagTask(Task):
 
     @classmethod
     def iter_examples(
-        cls, source: Path | BinaryIO, ledger: RowLedger, labelled: bool, json_lines: bool = False
+        cls, source: Path | BinaryIO, ledger: RowLedger, gold: Gold, json_lines: bool = False
     ) -> Iterator[TaggedSentence]:
         """Yield a sentence for each row: columns text_a and label, lists separated by spaces."""
-        return iter_tagged_sentences(source, ledger, labelled, json_lines)
+        return iter_tagged_sentences(source, ledger, gold, json_lines)
 
     @classmethod
     def count_labels(cls, examples: Sequence[TaggedSentence], where: str) -> dict[str, int]:

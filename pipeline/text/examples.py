@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.text.tables import RowLedger, is_json_lines, iter_records
+from pipeline.text.tables import RowLedger, iter_records
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,14 @@ class TextExample:
 def iter_text_examples(
     source: Path | BinaryIO,
     ledger: RowLedger,
-    required: tuple[str, ...] = ("text_a",),
-    json_lines: bool | None = None,
+    required: tuple[str, ...],
+    optional: tuple[str, ...],
+    json_lines: bool = False,
 ) -> Iterator[TextExample]:
-    """Yield a TextExample for each good row; columns label, text_a, text_b, qid, id by name.
+    """Yield a TextExample for each good row, from its columns text_a, text_b, label, qid and id.
 
     Raises DataError (65) for empty texts, by the ledger's policy, and for an id that stands twice.
     """
-    if json_lines is None:
-        json_lines = isinstance(source, Path) and is_json_lines(source)
-    optional = tuple(n for n in ("text_a", "text_b", "label", "qid", "id") if n not in required)
     pairs: bool | None = None
     for line, fields in iter_records(source, required, optional, ledger, json_lines):
         blank = [n for n in ("text_a", "text_b") if n in fields and not fields[n].strip()]

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.errors import DataError, printable
 from pipeline.strict import read_json
 from pipeline.text.rows import Ragged
-from pipeline.text.tables import RowLedger, iter_records, open_regular
+from pipeline.text.tables import Gold, RowLedger, iter_records, open_regular
 
 IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
 # What no tokenizer of single characters or of word pieces joins: an ideograph, a run of other
@@ -60,7 +60,7 @@ class Encoder(Protocol):
 
 
 def iter_questions(
-    source: Path | BinaryIO, ledger: RowLedger, labelled: bool, json_lines: bool
+    source: Path | BinaryIO, ledger: RowLedger, gold: Gold, json_lines: bool
 ) -> Iterator[Question]:
     """Yield the questions of a SQuAD-style JSON file (`.json`), or unlabelled ones of a table.
 
@@ -69,10 +69,10 @@ def iter_questions(
     """
     if isinstance(source, Path) and source.suffix == ".json":
         with open_regular(source):
-            yield from _iter_squad(read_json(source), ledger, labelled)
+            yield from _iter_squad(read_json(source), ledger, gold)
         ledger.close()
         return
-    if labelled:
+    if gold == "required":
         raise DataError(f"{ledger.where}: answers stand in a SQuAD-style .json file; this is none")
     for line, fields in iter_records(source, ("question", "context"), ("id",), ledger, json_lines):
         blank = [name for name in ("question", "context") if not fields[name].strip()]
@@ -85,7 +85,7 @@ def iter_questions(
         yield Question(str(line), name, fields["question"], fields["context"])
 
 
-def _iter_squad(value: Any, ledger: RowLedger, labelled: bool) -> Iterator[Question]:
+def _iter_squad(value: Any, ledger: RowLedger, gold: Gold) -> Iterator[Question]:
     if not isinstance(value, Mapping) or "data" not in value:
         raise DataError(f"{ledger.where}: no key data at the top; expected SQuAD-style JSON")
     for a, article in enumerate(_list(value, "data", ledger.where)):
@@ -94,7 +94,7 @@ def _iter_squad(value: Any, ledger: RowLedger, labelled: bool) -> Iterator[Quest
             inner = f"data[{a}].paragraphs[{p}]"
             for q, item in enumerate(_list(paragraph, "qas", f"{ledger.where}:{inner}")):
                 ledger.rows += 1
-                question = _question(item, paragraph, f"{inner}.qas[{q}]", ledger, labelled)
+                question = _question(item, paragraph, f"{inner}.qas[{q}]", ledger, gold)
                 if question is not None:
                     yield question
 
@@ -107,7 +107,7 @@ def _list(value: Any, key: str, where: str) -> list[Any]:
 
 
 def _question(
-    item: Any, paragraph: Mapping[str, Any], place: str, ledger: RowLedger, labelled: bool
+    item: Any, paragraph: Mapping[str, Any], place: str, ledger: RowLedger, gold: Gold
 ) -> Question | None:
     """Return a checked question, or None after telling the ledger what is wrong."""
     fields = {**item, "context": paragraph.get("context")} if isinstance(item, Mapping) else {}
@@ -117,10 +117,10 @@ def _question(
             return None
     name = str(fields.get("id", place))
     ledger.claim_id(name, place)
-    answers = _answers(fields, place, name, ledger)
+    answers = () if gold == "ignored" else _answers(fields, place, name, ledger)
     if answers is None:
         return None
-    if labelled and not answers:
+    if gold == "required" and not answers:
         ledger.refuse(place, "no answer", f"question {printable(name)!r} has no answer")
         return None
     return Question(place, name, fields["question"], fields["context"], answers or None)

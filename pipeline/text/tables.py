@@ -7,18 +7,32 @@ row stops the reader (bad_rows fail) or is counted by reason (skip).
 
 import difflib
 import stat
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from pipeline.errors import DataError, UnsafeError, from_os_error, printable
 from pipeline.strict import parse_json
 from pipeline.text.encoding import not_utf8, refuse_magic
 
+# What to do with gold answers: refuse rows without, read them where they are, or leave them alone.
+Gold = Literal["required", "optional", "ignored"]
+
 MAX_LINE_BYTES = 16 << 20
 MAX_PROBLEMS = 10
 SIMILAR = 0.75
+
+
+def gold_columns(
+    gold: Gold, required: Sequence[str], optional: Sequence[str], label: str = "label"
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (required, optional) columns with that of the gold answer where it is wanted."""
+    return (
+        (*required, label) if gold == "required" else tuple(required),
+        (*optional, label) if gold == "optional" else tuple(optional),
+    )
 
 
 @dataclass
@@ -122,6 +136,11 @@ def open_regular(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise from_os_error(error, path) from None
+
+
+def standard_input() -> BinaryIO:
+    """Return standard input as bytes: text is UTF-8 whatever the locale says."""
+    return sys.stdin.buffer
 
 
 def iter_lines(file: BinaryIO, where: str) -> Iterator[tuple[int, str]]:

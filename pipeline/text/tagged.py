@@ -8,8 +8,9 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from pipeline.text.inputs import keep_first
+from pipeline.text.passages import UNIT
 from pipeline.text.rows import Ragged
-from pipeline.text.tables import RowLedger, iter_records
+from pipeline.text.tables import Gold, RowLedger, gold_columns, iter_records
 
 OUTSIDE = "O"
 
@@ -38,16 +39,18 @@ class TaggedSentence:
 
 
 def iter_tagged_sentences(
-    source: Path | BinaryIO, ledger: RowLedger, labelled: bool, json_lines: bool
+    source: Path | BinaryIO, ledger: RowLedger, gold: Gold, json_lines: bool
 ) -> Iterator[TaggedSentence]:
     """Yield a sentence for each good row: columns text_a and label, lists separated by spaces.
 
-    labelled: tags are needed; otherwise they are read where the file has them.
+    Where gold is ignored a row may have running text in a column `text` instead: ideographs and
+    symbols then are tokens by themselves, other letters and digits are cut at blanks.
     """
-    required = ("text_a", "label") if labelled else ("text_a",)
-    optional = ("id",) if labelled else ("label", "id")
-    for line, fields in iter_records(source, required, optional, ledger, json_lines):
-        tokens = fields["text_a"].split(" ")
+    columns = gold_columns(gold, [] if gold == "ignored" else ["text_a"], ["id"])
+    if gold == "ignored":
+        columns = (), ("text_a", "text", "id")
+    for line, fields in iter_records(source, *columns, ledger, json_lines):
+        tokens = fields["text_a"].split(" ") if "text_a" in fields else _cut(fields.get("text", ""))
         tags = fields["label"].split(" ") if "label" in fields else None
         if problem := _row_problem(tokens, tags):
             ledger.refuse(line, *problem)
@@ -56,6 +59,10 @@ def iter_tagged_sentences(
             ledger.claim_id(fields["id"], line)
         name = fields.get("id", str(line))
         yield TaggedSentence(line, name, tuple(tokens), tuple(tags) if tags else None)
+
+
+def _cut(text: str) -> list[str]:
+    return UNIT.findall(text) or [""]
 
 
 def _row_problem(tokens: list[str], tags: list[str] | None) -> tuple[str, str] | None:

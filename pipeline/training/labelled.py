@@ -12,7 +12,7 @@ from pipeline.artifacts import digest_file
 from pipeline.errors import DataError
 from pipeline.tasks import Task, Tokenizer
 from pipeline.text.rows import Rows
-from pipeline.text.tables import RowLedger, is_json_lines
+from pipeline.text.tables import Gold, RowLedger, is_json_lines
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class ExampleFile:
         return [self.examples[place] for place in np.sort(chosen).tolist()]
 
 
-def read_examples(task_class: type[Task], path: Path, policy: str, labelled: bool) -> ExampleFile:
+def read_examples(task_class: type[Task], path: Path, policy: str, gold: Gold) -> ExampleFile:
     """Return the examples of a file. Raises DataError by the policy, and if there are none."""
     ledger = RowLedger(str(path), policy)
-    examples = list(task_class.iter_examples(path, ledger, labelled, is_json_lines(path)))
+    examples = list(task_class.iter_examples(path, ledger, gold, is_json_lines(path)))
     ledger.close()
     if not examples:
         skipped = ", ".join(f"{count} {reason}" for reason, count in ledger.skipped.items())

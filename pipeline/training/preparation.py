@@ -74,7 +74,7 @@ class Preparation:
         The label map is that of the whole training file, whatever train_rows takes of it.
         """
         spec = self.spec
-        files = [read_examples(self.task_class, p, spec.bad_rows, True) for p in (train, dev)]
+        files = [read_examples(self.task_class, p, spec.bad_rows, "required") for p in (train, dev)]
         chosen = files[0].first_by_digest(spec.train_rows)
         labels = self.task_class.count_labels(files[0].examples, str(train))
         counts = self.task_class.count_labels(chosen, str(train)) if labels else {}
