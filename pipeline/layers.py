@@ -5,11 +5,13 @@ N scored positions.
 """
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from pipeline.kernels import Packing, cross_entropy, dropout, linear, reverse
 
 NormKind = Literal["layer", "rms", "unbiased"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
@@ -19,7 +21,6 @@ KeyValues = tuple[Tensor, Tensor]
 # Scores of hidden keys in attention: far below any real one, and finite, so that a row without any
 # visible key (a batch filled up with empty rows) stays a number.
 HIDDEN_SCORE = -1e4
-LOGIT_CHUNK_BYTES = 8 << 20
 
 
 class TargetOutput(NamedTuple):
@@ -32,28 +33,23 @@ class TargetOutput(NamedTuple):
 
 
 class Dropout(nn.Module):
-    """Inverted dropout; on the CPU with a mask of 16-bit random integers.
-
-    torch draws one Bernoulli number at a time there (4.7 ns an element); four 16-bit numbers out
-    of one 64-bit draw take 0.7 ns. The rate is rounded to a multiple of 2^-16. Random from torch's
-    default generator: the caller's `torch.manual_seed` decides.
-    """
+    """Inverted dropout; see kernels.dropout."""
 
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
-        self.dropped = round(rate * 65536)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (any shape), in training with a share of its elements 0, the rest scaled up."""
-        if not self.training or self.dropped == 0:
-            return x
-        if x.device.type != "cpu":
-            return functional.dropout(x, self.rate)
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        draws = words.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = (draws >= self.dropped - 32768).to(x.dtype)
-        return x * kept.mul_(65536 / (65536 - self.dropped))
+        return dropout(x, self.rate) if self.training and self.rate > 0 else x
+
+
+class Linear(nn.Linear):
+    """torch's linear map with bias, computed by kernels.linear."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return linear(x, self.weight, self.bias)
 
 
 class UnbiasedNorm(nn.Module):
@@ -123,35 +119,45 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, hidden_size: int, num_heads: int, dropout: float, rotary: bool = False):
         super().__init__()
         self.num_heads, self.rotary = num_heads, rotary
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
-        self.output = nn.Linear(hidden_size, hidden_size)
+        self.query = Linear(hidden_size, hidden_size)
+        self.key = Linear(hidden_size, hidden_size)
+        self.value = Linear(hidden_size, hidden_size)
+        self.output = Linear(hidden_size, hidden_size)
         self.dropout = Dropout(dropout)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
     def forward(
-        self, x: Tensor, mask: Tensor | None, causal: bool, past: KeyValues | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        past: KeyValues | None = None,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, KeyValues]:
-        """Return ((B, T, D), keys and values seen so far, each (B, A, past + T, d)).
+        """Return (what x has, keys and values seen so far, each (B, A, past + T, d)).
 
-        x: (B, T, D). mask: (B, 1, 1, T) added to the scores, or None. past: of earlier positions.
+        x: (B, T, D), or its tokens (rows, D) with their packing. mask: (B, 1, 1, T) added to the
+        scores, or None. past: of earlier positions.
         """
         seen = 0 if past is None else past[0].shape[2]
-        query, key, value = (self._heads(part(x)) for part in (self.query, self.key, self.value))
+        query, key, value = self._project(x, packing)
         if self.rotary:
             query, key = rotate(query, seen), rotate(key, seen)
         if past is not None:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
         if causal and (mask is not None or seen):
-            future = torch.ones(x.shape[1], key.shape[2], dtype=torch.bool, device=x.device)
-            future_score = future.triu(seen + 1) * HIDDEN_SCORE
-            mask = future_score if mask is None else mask + future_score
+            future = torch.ones(query.shape[2], key.shape[2], device=x.device).triu(seen + 1)
+            mask = future * HIDDEN_SCORE if mask is None else mask + future * HIDDEN_SCORE
             causal = False
-        mixed = self._attend(query, key, value, mask, causal)
-        return self.output(mixed.transpose(1, 2).flatten(2)), (key, value)
+        mixed = self._attend(query, key, value, mask, causal).transpose(1, 2).flatten(2)
+        return self.output(mixed if packing is None else packing.pack(mixed)), (key, value)
+
+    def _project(self, x: Tensor, packing: Packing | None) -> tuple[Tensor, ...]:
+        """Return queries, keys and values, each (B, A, T, d): one product for the three."""
+        parts = (self.query, self.key, self.value)
+        weight, bias = (torch.cat([getattr(p, n) for p in parts]) for n in ("weight", "bias"))
+        joined = linear(x, weight, bias)
+        joined = joined if packing is None else packing.unpack(joined)
+        return joined.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
@@ -181,40 +187,15 @@ class FeedForward(nn.Module):
     ):
         super().__init__()
         self.activation: Activation = activation
-        self.up = nn.Linear(hidden_size, feedforward_size)
-        self.gate = nn.Linear(hidden_size, feedforward_size) if gated else None
-        self.down = nn.Linear(feedforward_size, hidden_size)
+        self.up = Linear(hidden_size, feedforward_size)
+        self.gate = Linear(hidden_size, feedforward_size) if gated else None
+        self.down = Linear(feedforward_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         if self.gate is None:
             return self.down(activate(self.up(x), self.activation))
         return self.down(activate(self.gate(x), self.activation) * self.up(x))
-
-
-class _Reorder(torch.autograd.Function):
-    """Rows of a matrix in another order; the order is its own inverse, so backward is the same."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
-        ctx.save_for_backward(order)
-        return x.index_select(0, order)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (order,) = ctx.saved_tensors
-        return gradient.index_select(0, order), None
-
-
-def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Reverse each row's first `lengths` positions, (B, T, D) -> (B, T, D); None: all T."""
-    if lengths is None:
-        return x.flip(1)
-    batch, width = x.shape[:2]
-    columns = torch.arange(width, device=x.device)
-    order = torch.where(columns < lengths[:, None], lengths[:, None] - 1 - columns, columns)
-    order += torch.arange(batch, device=x.device)[:, None] * width
-    return _Reorder.apply(x.flatten(0, 1), order.flatten()).view_as(x)
 
 
 class Recurrent(nn.Module):
@@ -327,26 +308,14 @@ class VocabularyOutput(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        return functional.linear(hidden, self._matrix(), self.bias)
+        return linear(hidden, self._matrix(), self.bias)
 
     def forward(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of cross-entropies and the number of correct predictions, each ().
 
         hidden: (N, D); labels: (N,) int64. N = 0 gives 0.
         """
-        return _cross_entropy(hidden, self._matrix(), self.bias, labels)
+        return cross_entropy(hidden, self._matrix(), self.bias, labels)
 
     def _matrix(self) -> Tensor:
         return self.weight if self.weight is not None else self._tied[0]
-
-
-def _cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
-    logits = functional.linear(hidden, weight, bias)
-    loss_sum = functional.cross_entropy(logits.float(), labels, reduction="sum")
-    return loss_sum, (logits.argmax(-1) == labels).sum()
-
-
-Cache = Any
-"""What `step` of an encoder hands to the next call; None at the start."""

@@ -247,7 +247,8 @@ def initialize(module: nn.Module, seed: int, reference: str = "none") -> None:
     Norms are 1 and 0, biases 0 (the forget gates of an LSTM 1); linear maps and embeddings
     N(0, 0.02) cut at two deviations, as BERT; convolutions N(0, 1 / inputs); recurrent weights and
     the map to the vocabulary uniform within 1 / sqrt(D): as BERT's at D = 768, and larger where D
-    is small (after 200 steps an LSTM of 128 units stands at 5.2 nats a token instead of 5.9). reference uer-2020: everything but norms N(0, 0.02), uncut.
+    is small (after 200 steps an LSTM of 128 units stands at 5.2 nats a token instead of 5.9).
+    reference uer-2020: everything but norms N(0, 0.02), uncut.
     """
     for name, part in module.named_modules():
         for own, parameter in part.named_parameters(prefix=name, recurse=False):

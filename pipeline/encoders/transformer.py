@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
+from pipeline.kernels import Packing
 from pipeline.layers import (
     Activation,
     Dropout,
@@ -48,14 +49,19 @@ class TransformerLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, causal: bool, past: KeyValues | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        past: KeyValues | None = None,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, KeyValues]:
-        """Return ((B, T, D), keys and values); arguments as in MultiHeadAttention."""
+        """Return (what x has, keys and values); arguments as in MultiHeadAttention."""
         if self.before:
-            mixed, seen = self.attention(self.attention_norm(x), mask, causal, past)
+            mixed, seen = self.attention(self.attention_norm(x), mask, causal, past, packing)
             x = x + self.dropout(mixed)
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), seen
-        mixed, seen = self.attention(x, mask, causal, past)
+        mixed, seen = self.attention(x, mask, causal, past, packing)
         x = self.attention_norm(x + self.dropout(mixed))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x))), seen
 
@@ -97,6 +103,8 @@ class TransformerEncoder(nn.Module):
         """Between the two linear maps of the feed-forward part; gelu is the exact one."""
         gated: bool = False
         """Feed-forward with a gate: activation(gate(x)) * up(x)."""
+        read_padding: bool = False
+        """Compute hidden states of padding too, for a pooling that reads them (2020 reference)."""
 
         @field_validator("num_heads")
         @classmethod
@@ -116,17 +124,22 @@ class TransformerEncoder(nn.Module):
         require_equal_sizes("transformer", input_size, config.hidden_size)
         self.output_size = config.hidden_size
         self.causal = config.mask == "causal"
+        self.read_padding = config.read_padding
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
         norm = build_norm(config.norm, config.hidden_size, config.norm_epsilon)
         self.norm = norm if config.norm_position == "pre" else nn.Identity()
 
     def forward(self, emb: Tensor, segment_ids: Tensor) -> Tensor:
-        """(B, T, D), (B, T) -> (B, T, D); tokens do not see padding."""
+        """(B, T, D), (B, T) -> (B, T, D); tokens do not see padding, whose hidden states are 0
+        where they are not computed."""
         # To the right of a row's tokens stands padding only, which causal attention hides anyway.
         mask = None if self.causal else visible_keys(segment_ids)
+        packing = None if self.read_padding else Packing.of(segment_ids)
+        x = emb if packing is None else packing.pack(emb)
         for layer in self.layers:
-            emb, _ = layer(emb, mask, self.causal)
-        return self.norm(emb)
+            x, _ = layer(x, mask, self.causal, None, packing)
+        x = self.norm(x)
+        return x if packing is None else packing.unpack(x)
 
     def step(self, emb: Tensor, cache: list[KeyValues] | None) -> tuple[Tensor, list[KeyValues]]:
         """Return hidden states of the next positions, and the cache for those after them.

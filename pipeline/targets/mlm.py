@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.layers import (
     Activation,
+    Linear,
     NormKind,
     TargetOutput,
     VocabularyOutput,
@@ -60,7 +61,7 @@ class MlmTarget(nn.Module):
     def __init__(self, config: Config, hidden_size: int, token_ids: TokenIds):
         super().__init__()
         self.config, self.token_ids = config, token_ids
-        self.transform = nn.Linear(hidden_size, hidden_size)
+        self.transform = Linear(hidden_size, hidden_size)
         self.norm = build_norm(config.norm, hidden_size, config.norm_epsilon)
         self.output = VocabularyOutput(hidden_size, token_ids.vocab_size, config.tied)
 

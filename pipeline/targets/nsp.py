@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.layers import Pooling, TargetOutput, pool
+from pipeline.layers import Linear, Pooling, TargetOutput, pool
 from pipeline.registry import TARGETS, ComponentConfig
 from pipeline.text.order import RowRandom
 from pipeline.text.rows import Rows
@@ -35,8 +35,8 @@ class NspTarget(nn.Module):
     def __init__(self, config: Config, hidden_size: int, token_ids: TokenIds):
         super().__init__()
         self.config = config
-        self.pooler = nn.Linear(hidden_size, hidden_size) if config.pooler else None
-        self.output = nn.Linear(hidden_size, 2)
+        self.pooler = Linear(hidden_size, hidden_size) if config.pooler else None
+        self.output = Linear(hidden_size, 2)
 
     def collate(self, rows: Rows, batch: dict[str, Tensor], rng: RowRandom) -> int:
         """Add nsp_labels (B,) int64; return B."""
