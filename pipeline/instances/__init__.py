@@ -13,11 +13,10 @@ from pipeline.text.corpus import BLOCK_BYTES, Block, Corpus
 from pipeline.text.ledger import Ledger
 from pipeline.text.manifest import ColumnType
 from pipeline.text.order import name_counter
-from pipeline.text.rows import Ragged
+from pipeline.text.rows import Column, Ragged
 from pipeline.text.tokenizers import Tokenizer
 from pipeline.text.vocabulary import TokenIds
 
-Column = np.ndarray | Ragged
 _HELD_OUT = name_counter("held_out")
 
 
@@ -29,6 +28,7 @@ class BuildSettings:
     seq_length: int
     seed: int
     corpus: Corpus
+    skip_bad_rows: bool = False
 
     @property
     def token_ids(self) -> TokenIds:
@@ -40,8 +40,8 @@ class BuildSettings:
 class Table:
     """Rows that were built from one block.
 
-    columns: name -> (R,) array or Ragged. documents: (R,) int64, ascending: which document of the
-    block each row is from. contents: what the documents' digests are taken of.
+    columns: name -> (R,) array or Ragged. documents: (R,) int64, which document of the block each
+    row is from. contents: what the documents' digests are taken of.
     """
 
     columns: Mapping[str, Column]

@@ -122,7 +122,8 @@ def _prepare(spec: InstancesSpec, args: argparse.Namespace) -> _Build:
     _check_sidecar(args.vocab, vocabulary, spec)
     tokenizer = build_tokenizer(spec.tokenizer, vocabulary, spec.lowercase)
     corpus = Corpus(args.corpus, documents=kind.documents, bad_rows=spec.bad_rows)
-    builder = kind(config, BuildSettings(tokenizer, spec.seq_length, spec.seed, corpus))
+    skip = spec.bad_rows == "skip"
+    builder = kind(config, BuildSettings(tokenizer, spec.seq_length, spec.seed, corpus, skip))
     return _Build(spec, args.corpus, corpus, vocabulary, builder, args.out)
 
 
@@ -239,8 +240,8 @@ def _append(
 
 def _count_oddities(block: Block, ledger: Ledger) -> None:
     """Count written-out special tokens (plain text here) and invisible characters."""
-    if "[" in block.text:
-        ledger.count("special_token_texts", sum(map(block.text.count, SPECIAL_TOKENS)))
+    written = sum(map(block.text.count, SPECIAL_TOKENS)) if "[" in block.text else 0
+    ledger.count("special_token_texts", written)
     codes = code_points(block.text)
     ledger.count("invisible_characters", count_invisible(codes))
 

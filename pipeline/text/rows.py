@@ -1,7 +1,8 @@
 """Rows of instances or of labelled data, in columns: what a batch is collated from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,13 @@ class Ragged:
         """(B,) int64."""
         return np.diff(self.offsets).astype(np.int64)
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Ragged"]) -> "Ragged":
+        """Return the lists of all parts, one part after another; each spans all its values."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return cls(np.concatenate([part.values for part in parts]), offsets)
+
     def padded(self, width: int, fill: int = 0) -> np.ndarray:
         """Return (B, width) int64; what is longer is cut, the rest is `fill`."""
         columns = np.arange(width)[None, :]
@@ -39,6 +47,21 @@ class Ragged:
         return Ragged(self.values[starts + np.arange(offsets[-1])], offsets)
 
 
+Column = np.ndarray | Ragged
+
+
+def concatenate_columns(tables: Sequence[Mapping[str, Column]]) -> dict[str, Column]:
+    """Return the rows of all tables, one table after another; all have the same columns."""
+    if len(tables) == 1:
+        return dict(tables[0])
+    columns: dict[str, Column] = {}
+    for name in tables[0]:
+        parts: Any = [table[name] for table in tables]
+        lists = isinstance(parts[0], Ragged)
+        columns[name] = Ragged.concatenate(parts) if lists else np.concatenate(parts)
+    return columns
+
+
 @dataclass(frozen=True)
 class Rows:
     """Some rows of a table.
@@ -49,7 +72,7 @@ class Rows:
     """
 
     indices: np.ndarray
-    columns: Mapping[str, np.ndarray | Ragged]
+    columns: Mapping[str, Column]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -23,11 +23,9 @@ from pipeline.text.manifest import (
     note_strangers,
     read_manifest,
 )
-from pipeline.text.rows import Ragged, Rows
+from pipeline.text.rows import Column, Ragged, Rows, concatenate_columns
 
 BATCH_TOKENS = 8 << 20
-
-Column = np.ndarray | Ragged
 
 
 def arrow_schema(
@@ -163,7 +161,7 @@ class InstanceSet:
             for group in np.split(order, bounds)
             if len(group)
         ]
-        columns = {name: _join([part[name] for part in parts]) for name in parts[0]}
+        columns = concatenate_columns(parts)
         for name, column in columns.items():
             if isinstance(column, Ragged) and len(column.values):
                 self._check_ids(column, name, indices[order])
@@ -198,16 +196,6 @@ class _Batch:
             name: column.take(rows) if isinstance(column, Ragged) else column[rows]
             for name, column in self.columns.items()
         }
-
-
-def _join(parts: Sequence[Any]) -> Column:
-    if not isinstance(parts[0], Ragged):
-        return np.concatenate(parts)
-    if len(parts) == 1:
-        return parts[0]
-    lengths = np.concatenate([part.lengths for part in parts])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Ragged(np.concatenate([part.values for part in parts]), offsets)
 
 
 def _open_shard(path: Path, part: ShardFile, manifest: Manifest) -> list[_Batch]:
