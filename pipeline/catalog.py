@@ -1,18 +1,13 @@
-"""Everything config/ says: read, checked as a whole, and resolved into what each stage receives.
+"""What config/ says, resolved into what each stage receives; config.py reads and checks it."""
 
-Keys, types, ranges and cross-references are checked in milliseconds, without torch, and all
-problems are told together. What a component's options mean is its own to check (stage check).
-"""
-
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from pipeline.errors import ConfigError, PipelineError, UnsafeError, printable
+from pipeline.artifacts import digest_value
 from pipeline.recipes import (
     STARTS,
     FinetuneSection,
@@ -22,32 +17,16 @@ from pipeline.recipes import (
     Start,
     VocabularySection,
 )
-from pipeline.registry import nearest
-from pipeline.sources import CorpusSpec, DatasetSpec, Source
+from pipeline.sources import PARTS, CorpusSpec, DatasetSpec, Source
 from pipeline.spec import (
-    NAME_PATTERN,
     ArchitectureSpec,
     FinetuneSpec,
     InstancesSpec,
     PretrainSpec,
     VocabSpec,
-    validate,
 )
-from pipeline.strict import read_yaml
 
 FOR_PEOPLE = {"description", "language", "licence"}
-MAIN_FILE = "config.yaml"
-
-ROOMS: dict[str, type[BaseModel]] = {
-    "corpora": CorpusSpec,
-    "datasets": DatasetSpec,
-    "vocabularies": VocabularySection,
-    "instances": InstancesSection,
-    "architectures": ArchitectureSpec,
-    "zoo": Recipe,
-}
-
-Result = TypeVar("Result")
 
 
 class Run(NamedTuple):
@@ -87,6 +66,12 @@ class Catalog:
         built = content(section.built, {"corpora"}) if section.built else {}
         return content(VocabSpec(**values, **built))
 
+    def vocabulary_source(self, vocabulary: str) -> dict[str, Any]:
+        """Return what `fetch` receives for a published vocabulary."""
+        imported = self.vocabularies[vocabulary].imported
+        assert imported is not None, vocabulary
+        return content(imported)
+
     def instances_spec(self, instances: str) -> dict[str, Any]:
         """Return what `instances` receives."""
         section = self.instances[instances]
@@ -104,7 +89,9 @@ class Catalog:
         }
         return content(PretrainSpec.model_validate(values))
 
-    def finetune_spec(self, recipe: str, dataset: str, start: Start, seed: int) -> dict[str, Any]:
+    def finetune_spec(
+        self, recipe: str, dataset: str, start: str, seed: int | str
+    ) -> dict[str, Any]:
         """Return what `finetune` receives; the recipe's wishes win over the data set's.
 
         A pre-trained start takes the architecture from its file; of an imported model it is given
@@ -115,9 +102,17 @@ class Catalog:
         del values["seeds"], values["starts"]
         if start == "random" or section.imported:
             values["architecture"] = self.architectures[section.architecture]
-        values |= {"task": self.datasets[dataset].task, "seed": seed}
+        values |= {"task": self.datasets[dataset].task, "seed": int(seed)}
         values |= {"reference": section.reference, **self._cutting(self.vocabulary_of(recipe))}
         return content(FinetuneSpec.model_validate(values))
+
+    def report_spec(self, recipes: Sequence[str]) -> dict[str, Any]:
+        """Return what `report` receives."""
+        datasets = sorted({run.dataset for recipe in recipes for run in self.runs(recipe)})
+        return {
+            "recipes": [self._reported(recipe) for recipe in recipes],
+            "datasets": [self._reported_dataset(dataset) for dataset in datasets],
+        }
 
     def vocabulary_of(self, recipe: str) -> str:
         """Return the name of a recipe's vocabulary."""
@@ -150,17 +145,78 @@ class Catalog:
         return names
 
     def sources_of(self, recipe: str) -> list[Source]:
-        """Return all files from elsewhere that a recipe's model is made of."""
+        """Return all files from elsewhere that a recipe's model and scores are made of."""
         result: list[Source] = []
+        datasets = set(self.datasets_of(recipe))
         for name in self.chain(recipe):
             section = self.zoo[name]
             vocabulary = self.vocabularies[self.vocabulary_of(name)]
             corpora = list(vocabulary.built.corpora) if vocabulary.built else []
+            corpora += self.instances[section.instances].corpora if section.instances else []
             result += [vocabulary.imported] if vocabulary.imported else []
             result += [section.imported.source] if section.imported else []
-            corpora += self.instances[section.instances].corpora if section.instances else []
             result += [source for corpus in corpora for source in self.corpora[corpus].sources]
-        return result
+        datasets |= {source.dataset for source in result if source.dataset}
+        for dataset in sorted(datasets):
+            files, split = self.datasets[dataset].files, self.datasets[dataset].split
+            parts = [getattr(files, part) for part in PARTS] if files else []
+            result += [source for source in parts if source] + (split.sources if split else [])
+        return [source for source in result if not source.dataset]
+
+    def unavailable(self, recipe: str) -> str:
+        """Return what the user must supply before a recipe can run; empty once it is there.
+
+        Asked for only where the recipe, or one that it starts from, says what it `needs`.
+        """
+        needs = [need for name in self.chain(recipe) if (need := self.zoo[name].needs)]
+        roots = [Path(), *([Path(self.config.mirror)] if self.config.mirror else [])]
+        paths = [source.path for source in self.sources_of(recipe) if source.path]
+        here = [any((root / path).exists() for root in roots) for path in paths]
+        return "" if not needs or (here and all(here)) else "; ".join(needs)
+
+    def digest(self, recipes: Sequence[str]) -> str:
+        """Return the digest of everything that determines the models and scores of recipes."""
+        resolved = [
+            {
+                "pretrain": self.pretrain_spec(name) if self.zoo[name].is_trained else None,
+                "imported": [content(origin) for origin in [self.zoo[name].imported] if origin],
+                "instances": self.instances_spec(set_name) if set_name else None,
+                "vocab": self.vocab_spec(self.vocabulary_of(name)),
+                "finetune": [self.finetune_spec(*run) for run in self.runs(name)],
+            }
+            for recipe in recipes
+            for name in self.chain(recipe)
+            for set_name in [self.zoo[name].instances]
+        ]
+        return digest_value(resolved)
+
+    def _reported(self, name: str) -> dict[str, Any]:
+        recipe = self.zoo[name]
+        scores: dict[str, dict[str, Any]] = {}
+        for run in self.runs(name):
+            score = scores.setdefault(
+                run.dataset, {"dataset": run.dataset, "starts": [], "seeds": []}
+            )
+            score["starts"] += [] if run.start in score["starts"] else [run.start]
+            score["seeds"] += [] if run.seed in score["seeds"] else [run.seed]
+        values = {
+            "name": name,
+            "description": recipe.description,
+            "vocabulary": self.vocabulary_of(name),
+            "instances": recipe.instances,
+            "steps": recipe.steps,
+            "initial": recipe.initial,
+            "unavailable": self.unavailable(name),
+            "command": f"snakemake results/4_average/{name}.safetensors",
+            "scores": list(scores.values()),
+            "published": [content(figure) for figure in recipe.published],
+        }
+        return {key: value for key, value in values.items() if value}
+
+    def _reported_dataset(self, name: str) -> dict[str, Any]:
+        dataset = self.datasets[name]
+        description = {"description": dataset.description or "", "licence": dataset.licence}
+        return {"name": name, "task": dataset.task.name, **description}
 
     def _cutting(self, vocabulary: str) -> dict[str, Any]:
         section = self.vocabularies[vocabulary]
@@ -179,158 +235,3 @@ def content(model: BaseModel, without: Collection[str] = ()) -> dict[str, Any]:
     So a default that is written out, or a new field with a default, makes nothing stale.
     """
     return model.model_dump(mode="json", exclude_defaults=True, exclude=set(without))
-
-
-def load_catalog(folder: Path, overrides: Mapping[str, Any] | None = None) -> Catalog:
-    """Return the catalog of a config folder.
-
-    overrides: values that win over config.yaml (Snakemake's merged configuration).
-    Raises ConfigError (UnsafeError if one of them is) with all problems of all files.
-    """
-    problems = _Problems()
-    main = folder / MAIN_FILE
-    values = problems.gather(read_yaml, main) or {}
-    sections: dict[str, dict[str, Any]] = {
-        room: _read_folder(folder / room, model, problems) for room, model in ROOMS.items()
-    }
-    config = problems.gather(validate, MainConfig, {**values, **(overrides or {})}, str(main))
-    if config is not None:
-        sections[""] = {MAIN_FILE.removesuffix(".yaml"): config}
-    for message in _unknown_names(folder, sections):
-        problems.add(message)
-    problems.raise_found()
-    assert config is not None
-    catalog = Catalog(folder, config, **{room: sections[room] for room in ROOMS})
-    for message in _contradictions(catalog):
-        problems.add(message)
-    problems.raise_found()
-    return catalog
-
-
-class _Problems:
-    """Problems of many files, raised together."""
-
-    def __init__(self) -> None:
-        self.found: list[PipelineError] = []
-
-    def gather(self, read: Callable[..., Result], *arguments: Any) -> Result | None:
-        """Return what `read` returns; keep the problem it raises."""
-        try:
-            return read(*arguments)
-        except PipelineError as error:
-            self.found.append(error)
-            return None
-
-    def add(self, message: str) -> None:
-        self.found.append(ConfigError(message))
-
-    def raise_found(self) -> None:
-        if self.found:
-            unsafe = any(isinstance(error, UnsafeError) for error in self.found)
-            lines = [line for error in self.found for line in error.problems]
-            raise (UnsafeError if unsafe else ConfigError)(*lines)
-
-
-def _read_folder(
-    folder: Path, model: type[BaseModel], problems: _Problems
-) -> dict[str, BaseModel | None]:
-    """Return name -> model of each YAML file; None where the file has a problem."""
-    result: dict[str, BaseModel | None] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix == ".yml":
-            problems.add(f"{path}: is not read; name it {path.stem}.yaml")
-        if path.suffix != ".yaml":
-            continue
-        if not re.match(NAME_PATTERN, path.stem):
-            problems.add(
-                f"{printable(path)}: a name is 1 to 64 ASCII letters, digits, _ - and single dots, "
-                "the first a letter or digit"
-            )
-        values = problems.gather(read_yaml, path)
-        result[path.stem] = (
-            None if values is None else problems.gather(validate, model, values, str(path))
-        )
-        if isinstance(section := result[path.stem], DatasetSpec):
-            where = f"{path}: finetune"
-            problems.gather(validate, FinetuneSection, section.finetune, where)
-    return result
-
-
-def _references(section: BaseModel) -> Iterator[tuple[str, str, str]]:
-    """Yield (key, room, name) of every name in a section that must be a file of another room."""
-    if isinstance(section, CorpusSpec):
-        for position, source in enumerate(section.sources):
-            if source.dataset:
-                yield f"sources.{position}.dataset", "datasets", source.dataset
-    elif isinstance(section, VocabularySection):
-        yield from _each("built.corpora", "corpora", section.built.corpora if section.built else [])
-    elif isinstance(section, InstancesSection):
-        yield from _each("corpora", "corpora", section.corpora)
-        yield "vocabulary", "vocabularies", section.vocabulary
-    elif isinstance(section, Recipe):
-        yield "architecture", "architectures", section.architecture
-        if section.instances:
-            yield "instances", "instances", section.instances
-        if section.vocabulary:
-            yield "vocabulary", "vocabularies", section.vocabulary
-        if section.initial:
-            yield "initial", "zoo", section.initial
-        yield from _each("datasets", "datasets", section.datasets)
-        for position, figure in enumerate(section.published):
-            yield f"published.{position}.dataset", "datasets", figure.dataset
-    elif isinstance(section, MainConfig):
-        yield from _each("recipes", "zoo", section.recipes)
-        yield from _each("datasets", "datasets", section.datasets)
-
-
-def _each(key: str, room: str, names: list[str] | None) -> Iterator[tuple[str, str, str]]:
-    for position, name in enumerate(names or []):
-        yield f"{key}.{position}", room, name
-
-
-def _unknown_names(
-    folder: Path, sections: Mapping[str, Mapping[str, BaseModel | None]]
-) -> Iterator[str]:
-    for room, files in sections.items():
-        for name, section in files.items():
-            for key, other, wanted in _references(section) if section else []:
-                if wanted not in sections[other]:
-                    hint = nearest(wanted, sections[other])
-                    yield (
-                        f"{folder / room / name}.yaml: {key}: no file {printable(wanted)}.yaml in "
-                        f"{folder / other}; {hint}"
-                    )
-
-
-def _contradictions(catalog: Catalog) -> Iterator[str]:
-    """Yield what no file gets wrong alone."""
-    for name, recipe in catalog.zoo.items():
-        where = f"{catalog.folder / 'zoo' / name}.yaml"
-        if recipe.initial is None:
-            continue
-        if loop := _loop(catalog, name):
-            yield f"{where}: initial: starts from itself: {' <- '.join(loop)}"
-            continue
-        initial = catalog.zoo[recipe.initial]
-        if not initial.is_trained and not initial.imported:
-            yield f"{where}: initial: {recipe.initial} has no weights of its own"
-        ours, theirs = (catalog.vocabulary_of(each) for each in (name, recipe.initial))
-        if ours != theirs:
-            yield f"{where}: initial: {recipe.initial} has vocabulary {theirs}, this recipe {ours}"
-    for name in catalog.config.recipes:
-        optimization = catalog.zoo[name].optimization
-        if optimization and catalog.config.ranks > optimization.micro_batches:
-            yield (
-                f"{catalog.folder / MAIN_FILE}: ranks: {catalog.config.ranks} exceeds the "
-                f"{optimization.micro_batches} micro_batches of recipe {name}"
-            )
-
-
-def _loop(catalog: Catalog, recipe: str) -> list[str]:
-    """Return the names on the way from a recipe back to one already met; empty if there is none."""
-    names = [recipe]
-    while (initial := catalog.zoo[names[-1]].initial) is not None:
-        names.append(initial)
-        if initial in names[:-1]:
-            return names
-    return []

@@ -182,6 +182,16 @@ class Recipe(Settings):
         """Return the steps of its checkpoints, ascending; none without pre-training."""
         return self.optimization.steps() if self.optimization else []
 
+    @property
+    def averaged_steps(self) -> list[int]:
+        """Return the steps whose checkpoints are averaged, ascending."""
+        return self.steps[-self.average.last :]
+
+    @property
+    def passing_steps(self) -> list[int]:
+        """Return the steps before those, ascending."""
+        return self.steps[: -self.average.last]
+
     @model_validator(mode="after")
     def _one_origin(self) -> "Recipe":
         training: dict[str, Any] = {"instances": self.instances, "targets": self.targets}

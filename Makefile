@@ -1,0 +1,48 @@
+# `make` lists the targets. PYTHON chooses the interpreter of .venv (3.11 or newer).
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+CORES ?= 2
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help setup quickstart report test test-all check bench clean-state
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(VENV)/.installed  ## make .venv with everything, development tools included
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11; use: make setup PYTHON=..." >&2; exit 64; }
+	"$(PYTHON)" -m venv $(VENV) || \
+	  { echo "error: no venv module; on Debian: apt-get install python3-venv" >&2; exit 66; }
+	$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+quickstart: setup  ## set up, then everything config/config.yaml selects
+	snakemake --cores $(CORES)
+
+report: setup  ## the pages of the last results, ours and Snakemake's own
+	snakemake --cores $(CORES) results/7_report/report.html
+	snakemake --report results/7_report/snakemake.html
+
+test: setup  ## all tests but slow ones
+	python -m pytest
+
+test-all: setup  ## all tests
+	python -m pytest -m 'not gpu'
+
+check: setup  ## linters, formatters, types
+	ruff check . && ruff format --check .
+	snakefmt --check Snakefile workflow
+	mypy
+	snakemake --lint
+
+bench: setup  ## speed and memory; REFERENCE=path CORPUS=path compare with the reference
+	python tests/benchmarks/bench.py $(if $(REFERENCE),--reference "$(REFERENCE)") \
+	  $(if $(CORPUS),--corpus "$(CORPUS)")
+
+clean-state:  ## remove resume points of unfinished training
+	rm -rf state

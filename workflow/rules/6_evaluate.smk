@@ -1,0 +1,20 @@
+rule evaluate:
+    input:
+        model="results/5_finetune/{recipe}/{dataset}/{start}_seed_{seed}.safetensors",
+        vocab=vocab_of,
+        data="data/datasets/{dataset}/test.tsv",
+    output:
+        metrics="results/6_evaluate/{recipe}/{dataset}/{start}_seed_{seed}.json",
+        predictions="results/6_evaluate/{recipe}/{dataset}/{start}_seed_{seed}.predictions.tsv",
+    log:
+        "results/logs/evaluate/{recipe}/{dataset}/{start}_seed_{seed}.log",
+    benchmark:
+        "results/benchmarks/evaluate/{recipe}/{dataset}/{start}_seed_{seed}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+    shell:
+        "exec python -m pipeline evaluate --model {input.model:q} --vocab {input.vocab:q}"
+        " --data {input.data:q} --out {output.metrics:q} --predictions {output.predictions:q}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,93 @@
+# Settings, checked once when the workflow is read, and the functions that rules ask for theirs.
+import os
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)
+
+from snakemake.exceptions import WorkflowError
+
+from pipeline.config import load_catalog
+from pipeline.errors import PipelineError
+from pipeline.strict import canonical_json
+
+try:
+    CATALOG = load_catalog(Path("config"), config)
+except PipelineError as error:
+    raise WorkflowError(*error.problems)
+
+# Jobs run `python -m pipeline` with this interpreter, from whatever folder the workflow runs in.
+os.environ.update(
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
+    PYTHONPATH=os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")])),
+)
+# Not a param of `fetch`: where a file was found makes nothing stale.
+if CATALOG.config.mirror:
+    os.environ.update(PIPELINE_MIRROR=os.path.abspath(CATALOG.config.mirror))
+
+RANKS, NODES = CATALOG.config.ranks, CATALOG.config.nodes
+MEMORY_MB = 4000  # of a process that trains; BERT base with AdamW and the gradient tree: 3.6 GB
+
+
+def any_of(names):
+    """Return a pattern that matches the names and nothing else."""
+    return "|".join(map(re.escape, sorted(names))) or "(?!)"
+
+
+PAGES = {"report": "all", "report_zoo": "zoo", "report_zoo_mini": "zoo_mini"}
+
+
+wildcard_constraints:
+    page=any_of(PAGES),
+    selection=any_of(PAGES.values()),
+    recipe=any_of(CATALOG.zoo),
+    dataset=any_of(CATALOG.datasets),
+    corpus=any_of(CATALOG.corpora),
+    vocab=any_of(CATALOG.vocabularies),
+    instances=any_of(CATALOG.instances),
+    start="pretrained|random",
+    seed=r"\d+",
+    shard=r"\d{5}",
+    step=r"\d{8}",
+
+
+def selected(name):
+    """Return the recipes of a target: all, zoo or zoo_mini."""
+    if name == "all":
+        return CATALOG.config.recipes
+    return [
+        recipe
+        for recipe in CATALOG.zoo
+        if (name == "zoo" or recipe.endswith("_mini")) and not CATALOG.unavailable(recipe)
+    ]
+
+
+def spec(make, *names):
+    """Return a params function: the JSON of the resolved section for a job's wildcards."""
+    return lambda wildcards: canonical_json(make(*(wildcards[name] for name in names)))
+
+
+def time_limit():
+    """Return the profile's limit for every job, in minutes; 0 where it has none."""
+    limit = (workflow.resource_settings.default_resources or {}).get("runtime")
+    return limit.raw if limit else 0
+
+
+def pretrain_resources():
+    """Return the resources of a segment: ranks as processes of one node, or as tasks of srun.
+
+    On one node as many ranks start as there are threads, rounded down to a power of two, since
+    the number of ranks changes nothing in the result. Unlike params, resources make nothing stale.
+    """
+    several = NODES > 1
+    return {
+        "ranks": lambda wildcards, threads: RANKS if several else 1 << threads.bit_length() - 1,
+        "launch": f"srun --ntasks={RANKS}" if several else "",
+        "mpi": lambda wildcards: "srun" if several else None,
+        "nodes": lambda wildcards: NODES if several else None,
+        "tasks": lambda wildcards: RANKS if several else None,
+        # A retry mostly means that time was up, so memory is raised once, not every time.
+        "mem_mb": lambda wildcards, attempt: MEMORY_MB * RANKS // NODES * min(attempt, 2),
+        "runtime": time_limit(),
+    }
