@@ -128,11 +128,24 @@ def check_architecture(
 
     Builds on the meta device: no memory, a fraction of a second.
     """
+    model = outline_model(architecture, targets, vocab_size, reference)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def outline_model(
+    architecture: ArchitectureSpec,
+    targets: Sequence[Component],
+    vocab_size: int,
+    reference: str = "none",
+) -> Model:
+    """Return a model on the meta device: all its parts and shapes, no numbers.
+
+    Raises ConfigError if the combination makes no sense.
+    """
     ids = TokenIds(vocab_size, pad=0, unk=1, cls=2, sep=3, mask=4)
     characters = Characters(torch.zeros(0), 2) if architecture.subencoder else None
     with torch.device("meta"):
-        model = _compose(architecture, ids, targets, reference, characters)
-    return sum(parameter.numel() for parameter in model.parameters())
+        return _compose(architecture, ids, targets, reference, characters)
 
 
 def _compose(

@@ -107,7 +107,7 @@ class Preparation:
         """
         spec, ids = self.spec, self.vocabulary.token_ids
         model = build_model(self.architecture, ids, reference=spec.reference)
-        self._check_fit(model)
+        check_fit(spec, model, self.task.pools)
         torch.manual_seed(seed_of(spec.seed, name_counter("head")))
         head = self.task.build_head(model.hidden_size)
         if self.initial:
@@ -124,22 +124,6 @@ class Preparation:
         """Whether the initial model was fine-tuned for this very task and these labels."""
         ours, theirs = task_metadata(self.task), self.initial_metadata
         return all(ours[key] == theirs.get(key) for key in ("task", "labels", "pairs", "pooling"))
-
-    def _check_fit(self, model: Model) -> None:
-        """Raise ConfigError if rows have no positions, or the head sees one token only."""
-        spec = self.spec
-        table = getattr(model.embedding, "position", None)
-        if table is not None and table.num_embeddings < spec.seq_length:
-            raise ConfigError(
-                f"seq_length: {spec.seq_length} is more than the {table.num_embeddings} positions "
-                f"of the embedding; use at most {table.num_embeddings}"
-            )
-        blind = self.task.pools and spec.pooling == "first" and model.encoder.causal
-        if blind and spec.reference == "none":
-            raise ConfigError(
-                f"pooling: first sees one token only, because encoder {model.encoder.name} does "
-                "not look ahead; use last, mean or max"
-            )
 
     def inputs(self) -> dict[str, Any]:
         """Return the digests of everything read, for the stamp."""
@@ -198,3 +182,19 @@ def complete_spec(spec: FinetuneSpec, initial: Mapping[str, Any], where: str) ->
             raise ConfigError(f"{where}: made with other settings than the spec's: {different}")
         values[field] = theirs
     return FinetuneSpec(**values)
+
+
+def check_fit(spec: FinetuneSpec, model: Model, pools: bool) -> None:
+    """Raise ConfigError if rows have no positions, or a head that pools sees one token only."""
+    table = getattr(model.embedding, "position", None)
+    if table is not None and table.num_embeddings < spec.seq_length:
+        raise ConfigError(
+            f"seq_length: {spec.seq_length} is more than the {table.num_embeddings} positions "
+            f"of the embedding; use at most {table.num_embeddings}"
+        )
+    blind = pools and spec.pooling == "first" and model.encoder.causal
+    if blind and spec.reference == "none":
+        raise ConfigError(
+            f"pooling: first sees one token only, because encoder {model.encoder.name} does "
+            "not look ahead; use last, mean or max"
+        )
