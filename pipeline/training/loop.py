@@ -60,7 +60,7 @@ def prepare_torch(device: torch.device) -> None:
     # Large blocks in huge pages: page faults of buffers of tens of MB took a tenth of a step.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads what is not set
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def find_device(name: str, local_rank: int = 0) -> torch.device:
