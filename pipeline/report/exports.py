@@ -1,0 +1,162 @@
+"""The report in other forms: Markdown for a repository, JSON for programs and for later reports."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import make_stamp, read_json_artifact
+from pipeline.errors import DataError
+from pipeline.report.gather import parse
+from pipeline.report.results import RecipeResult
+from pipeline.report.scores import Summary
+from pipeline.report.tables import Headline, HeadlineRow, Report, headlines, published
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Return the report as JSON values with a stamp; NaN is written as the string `NaN`."""
+    inputs = {
+        "metrics": [
+            run.result.model
+            for recipe in report.recipes
+            for run in recipe.runs
+            if run.result is not None
+        ]
+    }
+    return {
+        "stamp": make_stamp("report", report.spec.model_dump(mode="json"), inputs),
+        "headline": [_headline_json(table) for table in headlines(report)],
+        "published": [
+            {
+                "recipe": row.recipe.recipe.name,
+                **row.figure.model_dump(mode="json"),
+                "measured": _summary_json(row.measured),
+                "difference": _json_number(row.difference),
+                "verdict": row.verdict,
+            }
+            for row in published(report)
+        ],
+        "recipes": [recipe.model_dump(mode="json") for recipe in report.recipes],
+    }
+
+
+def _headline_json(table: Headline) -> dict[str, Any]:
+    rows = [
+        {
+            "recipe": row.recipe.recipe.name,
+            "random": _summary_json(row.random),
+            "pretrained": _summary_json(row.pretrained),
+            "gain": _json_number(row.gain),
+            "clear": row.clear,
+        }
+        for row in table.rows
+    ]
+    return {"dataset": table.dataset, "metric": table.metric, "rows": rows}
+
+
+def _summary_json(summary: Summary) -> dict[str, Any]:
+    return {
+        "mean": _json_number(summary.mean),
+        "sd": _json_number(summary.spread),
+        "runs": summary.count,
+        "expected": summary.expected,
+    }
+
+
+def _json_number(value: float | None) -> float | str | None:
+    return "NaN" if value is not None and math.isnan(value) else value
+
+
+def read_figures(path: Path) -> list[RecipeResult]:
+    """Return the recipes of a report's JSON form, marked as measured elsewhere.
+
+    Raises ArtifactError for a damaged file, ConfigError for one of another stage.
+    """
+    record = read_json_artifact(path, "report")
+    if not isinstance(record.get("recipes"), list):
+        raise DataError(f"{path}: no list of recipes; not the JSON form of a report")
+    return [
+        parse(RecipeResult, {**values, "measured_elsewhere": True}, f"{path}: recipes.{position}")
+        for position, values in enumerate(record["recipes"])
+    ]
+
+
+def add_figures(
+    own: Sequence[RecipeResult], others: Sequence[RecipeResult], listed: bool
+) -> list[RecipeResult]:
+    """Return `own` results, those that are empty replaced by others' of the same name.
+
+    listed: the recipes were asked for by name; otherwise others' recipes are added at the end.
+    """
+    known = {other.recipe.name: other for other in others}
+    merged = [result if result.has_results else _adopt(result, known) for result in own]
+    names = {result.recipe.name for result in own}
+    return merged + [other for name, other in known.items() if not listed and name not in names]
+
+
+def _adopt(result: RecipeResult, known: dict[str, RecipeResult]) -> RecipeResult:
+    """Return the other's result under the recipe that was asked for, with its published figures."""
+    other = known.get(result.recipe.name)
+    return result if other is None else other.model_copy(update={"recipe": result.recipe})
+
+
+def to_markdown(report: Report) -> str:
+    """Return headline and published tables as Markdown."""
+    lines = [f"# {_plain(report.spec.title)}", ""]
+    for table in headlines(report):
+        lines += [
+            f"## {_plain(table.dataset)}: {_plain(table.metric)} (%)",
+            "",
+            "| recipe | random start | pre-trained | gain | runs |",
+            "| --- | ---: | ---: | ---: | ---: |",
+            *(_headline_line(row) for row in table.rows),
+            "",
+        ]
+    if rows := published(report):
+        lines += [
+            "## Published beside measured",
+            "",
+            "| recipe | data set | start | published | measured | difference | verdict | source |",
+            "| --- | --- | --- | ---: | ---: | ---: | --- | --- |",
+        ]
+        for row in rows:
+            figure = row.figure
+            cells = [row.recipe.recipe.name, figure.dataset, figure.start, f"{figure.value:g}"]
+            cells += [_mean_and_spread(row.measured), _signed(row.difference)]
+            lines.append(_row([*cells, row.verdict, figure.source]))
+        lines.append("")
+    if report.warnings:
+        lines += ["## Gaps", "", *(f"- {_plain(warning)}" for warning in report.warnings), ""]
+    return "\n".join(lines)
+
+
+def _headline_line(row: HeadlineRow) -> str:
+    count = f"{row.random.count + row.pretrained.count}"
+    expected = f"{row.random.expected + row.pretrained.expected}"
+    gain = f"**{_signed(row.gain)}**" if row.clear else _signed(row.gain)
+    means = [_mean_and_spread(row.random), _mean_and_spread(row.pretrained)]
+    return _row([row.recipe.recipe.name, *means, gain, f"{count}/{expected}"])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(_plain(cell) for cell in cells)} |"
+
+
+def _mean_and_spread(summary: Summary) -> str:
+    if summary.mean is None:
+        return "missing"
+    if math.isnan(summary.mean):
+        return "NaN"
+    return f"{summary.mean:.2f}" + ("" if summary.spread is None else f" ± {summary.spread:.2f}")
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else "NaN" if math.isnan(value) else f"{value:+.2f}"
+
+
+_MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "&": "&amp;", "`": "\\`", "[": "\\["})
+
+
+def _plain(text: str) -> str:
+    """Return text that stays text in a Markdown table: one line, no markup of its own."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).translate(_MARKDOWN)

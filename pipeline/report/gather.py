@@ -1,0 +1,216 @@
+"""Results on disk to the records of a report, each file checked against what it claims to be.
+
+A missing file is a gap and a warning; a file that belongs to something else is an error.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.artifacts import read_json_artifact, read_tensor_stamp
+from pipeline.errors import ArtifactError, DataError, printable
+from pipeline.recipes import Start
+from pipeline.registry import describe
+from pipeline.report.costs import read_resources, read_speed
+from pipeline.report.inventory import Artifact, Inventory
+from pipeline.report.mistakes import read_mistakes
+from pipeline.report.results import Metrics, RecipeResult, Run, Step, Tuning
+from pipeline.report.settings import ReportedRecipe, ScoreSet
+from pipeline.report.training import count_parameters, join_training
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def discover(results: Path) -> list[ReportedRecipe]:
+    """Return the recipes that have results, with the runs that are there, by name."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((results / "3_pretrain").glob("*/step_*.json")):
+        runs.setdefault(path.parent.name, [])
+    for path in sorted((results / "6_evaluate").glob("*/*/*_seed_*.json")):
+        start, _, seed = path.stem.partition("_seed_")
+        if seed.isdigit() and start in ("pretrained", "random"):
+            run = {"dataset": path.parent.name, "starts": [start], "seeds": [int(seed)]}
+            runs.setdefault(path.parent.parent.name, []).append(run)
+    return [
+        parse(ReportedRecipe, {"name": name, "scores": scores}, str(results / "6_evaluate"))
+        for name, scores in sorted(runs.items())
+    ]
+
+
+def parse(model: type[Model], values: dict[str, Any], where: str) -> Model:
+    """Return a record of `values`. Raises DataError, one line for each problem."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise DataError(*describe(error, where)) from None
+
+
+class Gatherer:
+    """Reads the results of recipe after recipe; `warnings` tells what was missing."""
+
+    def __init__(self, results: Path, inventory: Inventory, examples: int):
+        self.results, self.inventory, self.examples = results, inventory, examples
+        self.warnings: list[tuple[str, str]] = []
+        """(recipe, what is missing)."""
+        self._rows: dict[str, tuple[str, Path]] = {}
+
+    def read(self, recipe: ReportedRecipe) -> RecipeResult:
+        """Return everything about one recipe.
+
+        Raises ArtifactError for a damaged file and for scores that belong to another model.
+        """
+        runs = [run for which in _wanted(recipe.scores) if (run := self._run(recipe, *which))]
+        steps = self._step_files(recipe)
+        records = [read_json_artifact(path, "pretrain") for path in steps if path.exists()]
+        weights = self._weights(recipe, steps)
+        ends = [self.results / run.place for run in runs if run.result]
+        lineage = self._lineage(ends or ([weights] if weights else []))
+        recipe = _named(recipe, lineage)
+        self._warn(recipe, runs, steps)
+        manifest = self._record("2_instances/{}/manifest.json", recipe.instances)
+        return RecipeResult(
+            recipe=recipe,
+            runs=runs,
+            training=join_training(records) if records else None,
+            parameters=count_parameters(weights) if weights else None,
+            vocabulary=self._record("1_vocab/{}.json", recipe.vocabulary),
+            instances={key: value for key, value in manifest.items() if key != "shards"},
+            lineage=[_step(self.results, artifact) for artifact in lineage],
+            versions=_versions(lineage),
+            resources=read_resources(self.results / "benchmarks", recipe),
+            tokens_per_second=read_speed(self.results / "logs" / "pretrain" / recipe.name),
+        )
+
+    # Scores -----------------------------------------------------------------------------------
+
+    def _run(self, recipe: ReportedRecipe, dataset: str, start: Start, seed: int) -> Run:
+        name = f"{recipe.name}/{dataset}/{start}_seed_{seed}"
+        path = self.results / "6_evaluate" / f"{name}.json"
+        run = Run(dataset=dataset, start=start, seed=seed, place=f"6_evaluate/{name}.json")
+        if not path.exists():
+            return run
+        result = parse(Metrics, read_json_artifact(path, "evaluate"), str(path))
+        if result.main_metric and result.main_metric not in result.metrics:
+            main = printable(result.main_metric)
+            raise DataError(f"{path}: main_metric '{main}' is not among its metrics")
+        self._same_rows(dataset, result, path)
+        model = self.results / "5_finetune" / f"{name}.safetensors"
+        found = {
+            "result": result,
+            "tuning": self._tuning(recipe, run, result, model) if model.exists() else None,
+            "mistakes": read_mistakes(path.with_suffix(".predictions.tsv"), self.examples),
+        }
+        return run.model_copy(update=found)
+
+    def _same_rows(self, dataset: str, result: Metrics, path: Path) -> None:
+        """All runs on a data set are scored on the same rows."""
+        data, first = self._rows.setdefault(dataset, (result.data, path))
+        if data != result.data:
+            raise ArtifactError(
+                f"{path}: scored on rows {result.data[:12]}..., {first} on {data[:12]}...; one of "
+                f"them is not about {dataset}, evaluate it again"
+            )
+
+    def _tuning(self, recipe: ReportedRecipe, run: Run, result: Metrics, model: Path) -> Tuning:
+        """Return how a model was fine-tuned, once it is the scored one and from the right start."""
+        record = read_tensor_stamp(model, verify=False)
+        if record["weights"] != result.model:
+            raise ArtifactError(
+                f"{self.results / run.place}: scores of model {result.model[:12]}..., but {model} "
+                f"is {record['weights'][:12]}...; evaluate it again"
+            )
+        stamp = record["stamp"]
+        if stamp["settings"].get("seed", run.seed) != run.seed:
+            seed = printable(stamp["settings"]["seed"])
+            raise ArtifactError(f"{model}: made with seed {seed}, its name says {run.seed}")
+        init = stamp["inputs"].get("init")
+        average = self.results / "4_average" / f"{recipe.name}.safetensors"
+        wanted = None
+        if run.start == "pretrained":
+            wanted = (
+                read_tensor_stamp(average, verify=False)["weights"] if average.exists() else init
+            )
+        if init != wanted:
+            expected = f"{average} is {wanted[:12]}..." if wanted else "it should be random"
+            begun = f"model {init[:12]}..." if init else "a random start"
+            raise ArtifactError(f"{model}: begun from {begun}, but {expected}; fine-tune it again")
+        return parse(Tuning, record["dev"], f"{model}: dev")
+
+    # Training, text and lineage ---------------------------------------------------------------
+
+    def _step_files(self, recipe: ReportedRecipe) -> list[Path]:
+        folder = self.results / "3_pretrain" / recipe.name
+        if recipe.steps:
+            return [folder / f"step_{step:08d}.json" for step in sorted(recipe.steps)]
+        return sorted(folder.glob("step_*.json"))
+
+    def _weights(self, recipe: ReportedRecipe, steps: Sequence[Path]) -> Path | None:
+        """Return the pre-trained model's file, or the last checkpoint's, whichever is there."""
+        average = self.results / "4_average" / f"{recipe.name}.safetensors"
+        files = [average, *(path.with_suffix(".safetensors") for path in reversed(steps))]
+        return next((path for path in files if path.exists()), None)
+
+    def _record(self, place: str, name: str | None) -> dict[str, Any]:
+        """Return a record with its name, empty where it is missing."""
+        path = self.results / place.format(name)
+        return {"name": name, **read_json_artifact(path)} if name and path.exists() else {}
+
+    def _lineage(self, ends: Sequence[Path]) -> list[Artifact]:
+        """Return the files `ends` and all they were made from, in the order of the folders."""
+        found: dict[Path, Artifact] = {}
+        for path in ends:
+            artifact = self.inventory.at(path)
+            found |= {a.path: a for a in [artifact, *self.inventory.ancestors(artifact)]}
+        return [found[path] for path in sorted(found)]
+
+    def _warn(self, recipe: ReportedRecipe, runs: Sequence[Run], steps: Sequence[Path]) -> None:
+        """Note every gap, unless the recipe is known not to run here."""
+        if recipe.unavailable:
+            return
+        expected = list(steps)
+        if recipe.vocabulary:
+            expected.append(self.results / "1_vocab" / f"{recipe.vocabulary}.json")
+        if recipe.instances:
+            expected.append(self.results / "2_instances" / recipe.instances / "manifest.json")
+        missing = [path for path in expected if not path.exists()]
+        missing += [self.results / run.place for run in runs if run.result is None]
+        gaps = [(recipe.name, f"{path}: missing; shown as a gap") for path in missing]
+        self.warnings += [gap for gap in gaps if gap not in self.warnings]
+
+
+def _named(recipe: ReportedRecipe, lineage: Sequence[Artifact]) -> ReportedRecipe:
+    """Return the recipe with vocabulary and instances named, from the lineage if need be."""
+    names = {
+        "vocabulary": [a.path.stem for a in lineage if a.stage == "vocab"],
+        "instances": [a.path.parent.name for a in lineage if a.path.name == "manifest.json"],
+    }
+    known = recipe.model_dump(include=set(names), exclude_none=True)
+    return recipe.model_copy(update={**{k: v[0] for k, v in names.items() if v}, **known})
+
+
+def _wanted(scores: Sequence[ScoreSet]) -> Iterator[tuple[str, Start, int]]:
+    for wanted in scores:
+        for start in wanted.starts:
+            for seed in wanted.seeds:
+                yield wanted.dataset, start, seed
+
+
+def _step(results: Path, artifact: Artifact) -> Step:
+    inside = artifact.path.is_relative_to(results)
+    return Step(
+        path=str(artifact.path.relative_to(results)) if inside else artifact.path.name,
+        stage=artifact.stage,
+        digest=artifact.digest,
+        inputs=artifact.inputs,
+    )
+
+
+def _versions(lineage: Sequence[Artifact]) -> dict[str, list[str]]:
+    """Return package -> the versions that made any file of the lineage."""
+    versions: dict[str, set[str]] = {}
+    for artifact in lineage:
+        for package, version in artifact.stamp.get("versions", {}).items():
+            versions.setdefault(package, set()).add(version)
+    return {package: sorted(found) for package, found in sorted(versions.items())}

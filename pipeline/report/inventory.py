@@ -1,0 +1,162 @@
+"""Artefacts by digest: what made a file, from which files, and what became of it.
+
+Only records are read (JSON, headers of weights, records beside texts), never the bulk behind them.
+Links are found by the digests in stamps, not by the names of files.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import (
+    TEMPORARY_MARK,
+    digest_value,
+    read_json_artifact,
+    read_tensor_stamp,
+)
+from pipeline.errors import MissingError, PipelineError
+
+# Folders below results/ that hold facts of a run, not artefacts.
+RUN_FOLDERS = frozenset({"logs", "benchmarks", "state"})
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file with what is known of its making."""
+
+    path: Path
+    digest: str
+    """Its own: SHA-256 of weights, xxh3-128 of a record."""
+    digests: frozenset[str]
+    """Digests under which stamps of later files may name it."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """What it says of itself: a JSON object, the metadata of weights, the record beside a text."""
+
+    @property
+    def stamp(self) -> Mapping[str, Any]:
+        """What determined its content; empty for a file from outside."""
+        return self.record.get("stamp", {})
+
+    @property
+    def stage(self) -> str:
+        """Stage that made it; empty for a file from outside."""
+        return str(self.stamp.get("stage", ""))
+
+    @property
+    def inputs(self) -> list[tuple[str, str]]:
+        """(role, digest) of every input: those of the stamp, then the ledgers of corpora."""
+        ledgers = self.record.get("corpora", [])
+        return [*_flatten(self.stamp.get("inputs", {})), *map(_ledger_input, ledgers)]
+
+
+def _flatten(inputs: Any, role: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(inputs, Mapping):
+        for key, value in inputs.items():
+            yield from _flatten(value, f"{role}.{key}" if role else str(key))
+    elif isinstance(inputs, list):
+        for value in inputs:
+            yield from _flatten(value, role)
+    elif isinstance(inputs, str):
+        yield role, inputs
+
+
+def _ledger_input(ledger: Mapping[str, Any]) -> tuple[str, str]:
+    """Records of texts carry the ledgers of their corpora on, each with the corpus's name."""
+    return "corpus", digest_value({key: value for key, value in ledger.items() if key != "name"})
+
+
+@dataclass(frozen=True)
+class Link:
+    """A step back: the role of an input, its digest, and the file of that digest if it is here."""
+
+    role: str
+    digest: str
+    source: Artifact | None
+
+
+def read_artifact(path: Path) -> Artifact | None:
+    """Return what a file says of itself, None if it is of no kind of this pipeline.
+
+    Raises what `read_json_artifact` and `read_tensor_stamp` raise; weights are not digested.
+    """
+    if path.suffix == ".safetensors":
+        record = read_tensor_stamp(path, verify=False)
+        return Artifact(path, record["weights"], frozenset({record["weights"]}), record)
+    if path.suffix == ".json":
+        record = read_json_artifact(path)
+        own = digest_value(record)
+        fields = VOUCHED.get(record.get("stamp", {}).get("stage", ""), ())
+        vouched = {record[name] for name in fields if isinstance(record.get(name), str)}
+        return Artifact(path, own, frozenset({own, *vouched}), record)
+    return None
+
+
+# Fields in which a record states the digest of the file that it stands beside.
+VOUCHED = {"vocab": ("vocabulary",), "pretrain": ("weights", "optimizer")}
+
+
+class Inventory:
+    """The artefacts of some folders, to be found by digest."""
+
+    def __init__(self, artifacts: Iterable[Artifact], problems: Iterable[str] = ()):
+        self.artifacts = sorted(artifacts, key=lambda a: (a.path.suffix == ".json", a.path))
+        self.problems = list(problems)
+        """One line for each file that could not be read."""
+        self._by_digest: dict[str, Artifact] = {}
+        for artifact in self.artifacts:
+            for digest in artifact.digests:
+                self._by_digest.setdefault(digest, artifact)
+
+        self._by_path = {artifact.path: artifact for artifact in self.artifacts}
+
+    def at(self, path: Path) -> Artifact:
+        """Return the artefact at a path. Raises MissingError if it was not among those scanned."""
+        if path not in self._by_path:
+            raise MissingError(f"{path}: no such file, or none of this pipeline")
+        return self._by_path[path]
+
+    def find(self, digest: str) -> Artifact | None:
+        """Return the file of this digest; weights before the record that stands beside them."""
+        return self._by_digest.get(digest)
+
+    def links(self, artifact: Artifact) -> list[Link]:
+        """Return the inputs of an artefact, each with its file where it is here."""
+        return [Link(role, digest, self.find(digest)) for role, digest in artifact.inputs]
+
+    def ancestors(self, artifact: Artifact) -> list[Artifact]:
+        """Return everything an artefact was made from, nearest first, each once."""
+        found: dict[Path, Artifact] = {}
+        queue = [artifact]
+        while queue:
+            for link in self.links(queue.pop(0)):
+                if link.source and link.source.path not in found:
+                    found[link.source.path] = link.source
+                    queue.append(link.source)
+        return list(found.values())
+
+
+def scan(*roots: Path) -> Inventory:
+    """Return the inventory of folders; what cannot be read becomes a problem, not an error."""
+    artifacts: list[Artifact] = []
+    problems: list[str] = []
+    for path in sorted({path for root in roots for path in _files(root)}):
+        try:
+            artifact = read_artifact(path)
+        except PipelineError as error:
+            problems += error.problems
+            continue
+        if artifact:
+            artifacts.append(artifact)
+    return Inventory(artifacts, problems)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Give the files that may be artefacts: none hidden, none of a folder of run facts."""
+    if root.is_file():
+        yield root
+    for path in root.rglob("*"):
+        parts = path.relative_to(root).parts
+        hidden = any(part.startswith(".") or TEMPORARY_MARK in part for part in parts)
+        if not hidden and RUN_FOLDERS.isdisjoint(parts) and path.is_file():
+            yield path

@@ -1,0 +1,213 @@
+"""What a report shows, as plain records: one for each recipe, one for each scored run.
+
+The records are also the report's JSON form, which a later report can take in again.
+"""
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from pipeline.recipes import Start
+from pipeline.report.scores import Summary, summarize
+from pipeline.report.settings import ReportedRecipe
+
+
+def _number(value: Any) -> Any:
+    """JSON has no NaN: an undefined figure arrives as null or as its name."""
+    return math.nan if value is None or value == "NaN" else value
+
+
+Figure = Annotated[float, BeforeValidator(_number)]
+
+
+class Record(BaseModel):
+    """Base of the records: frozen, NaN survives JSON as a string."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
+
+
+class WithoutRepeats(Record):
+    """Scores of the rows whose texts do not stand in the training data."""
+
+    repeats: int
+    """Rows that do."""
+    scored: int
+    metrics: dict[str, Figure]
+
+
+class Metrics(Record):
+    """A metrics file of the stage evaluate."""
+
+    task: str
+    main_metric: str | None
+    """None: the rows have no labels."""
+    metrics: dict[str, Figure]
+    counts: dict[str, int | dict[str, int]]
+    """Rows, scored, skipped by reason, and odd things about scored rows."""
+    model: str
+    """SHA-256 of the weights that were scored."""
+    data: str
+    """Digest of the rows they were scored on."""
+    labels: list[str] = []
+    confusion: list[list[int]] = []
+    """Rows are gold labels, columns predicted ones."""
+    without_repeats: WithoutRepeats | None = None
+
+
+class Mistake(Record):
+    """A misjudged row, made printable."""
+
+    text: str
+    gold: str
+    predicted: str
+    confidence: float
+    """Probability of the predicted label, 0 where the file does not tell."""
+
+
+class Epoch(Record):
+    """One epoch of fine-tuning at one learning rate."""
+
+    learning_rate: float
+    epoch: int
+    loss: Figure
+    score: Figure
+
+
+class Tuning(Record):
+    """How a model was fine-tuned: what was chosen on dev and all that was tried."""
+
+    metric: str
+    score: Figure
+    learning_rate: float
+    epoch: int
+    history: list[Epoch] = []
+
+
+class Run(Record):
+    """One fine-tuned model on one data set."""
+
+    dataset: str
+    start: Start
+    seed: int
+    place: str
+    """Metrics file, below the results folder."""
+    result: Metrics | None = None
+    """None: the file is missing."""
+    tuning: Tuning | None = None
+    """None: the scored model was not at hand, so that the score stands unchecked."""
+    mistakes: list[Mistake] = []
+
+    @property
+    def score(self) -> float | None:
+        """The main metric: a fraction of one, NaN where undefined, None where missing."""
+        return self.metric("")
+
+    @property
+    def points(self) -> float | None:
+        """The main metric in points."""
+        return None if self.score is None else 100 * self.score
+
+    @property
+    def unseen(self) -> float | None:
+        """The main metric on texts that do not stand in the training data, in points."""
+        if self.result is None or self.result.without_repeats is None:
+            return None
+        value = self.result.without_repeats.metrics.get(self.result.main_metric or "")
+        return None if value is None else 100 * value
+
+    def metric(self, name: str) -> float | None:
+        """Return a metric by name (empty: the main one)."""
+        if self.result is None:
+            return None
+        return self.result.metrics.get(name or self.result.main_metric or "")
+
+
+class Point(Record):
+    """A line of the training metrics."""
+
+    step: int
+    tokens: int
+    loss: Figure
+    learning_rate: Figure = math.nan
+
+
+class HeldOut(Record):
+    """Losses on held-out documents at a checkpoint."""
+
+    step: int
+    tokens: int
+    loss: Figure
+    metrics: dict[str, Figure] = {}
+
+
+class Training(Record):
+    """A pre-training run as far as its checkpoints tell."""
+
+    settings: dict[str, Any] = {}
+    targets: list[str] = []
+    encoder: str = ""
+    step: int = 0
+    total_steps: int = 0
+    tokens: int = 0
+    """Real tokens trained on, padding left out."""
+    epochs: float = 0.0
+    loss: Figure = math.nan
+    metrics: dict[str, Figure] = {}
+    curve: list[Point] = []
+    held_out: list[HeldOut] = []
+
+
+class Resources(Record):
+    """What one job of this run took (a Snakemake benchmark)."""
+
+    stage: str
+    job: str
+    seconds: Figure
+    peak_mb: Figure
+    """Peak resident memory in MB; 0 or NaN where the job was too short to be sampled."""
+    cpu_seconds: Figure
+
+
+class Step(Record):
+    """A file of the lineage."""
+
+    path: str
+    stage: str
+    digest: str
+    inputs: list[tuple[str, str]] = []
+    """(role, digest)."""
+
+
+class RecipeResult(Record):
+    """Everything the report shows of one recipe."""
+
+    recipe: ReportedRecipe
+    runs: list[Run] = []
+    training: Training | None = None
+    parameters: int | None = None
+    """Weights of the pre-trained model, heads included."""
+    vocabulary: dict[str, Any] = {}
+    """Record of the vocabulary."""
+    instances: dict[str, Any] = {}
+    """Manifest of the instance set, without its list of shards."""
+    lineage: list[Step] = []
+    versions: dict[str, list[str]] = {}
+    resources: list[Resources] = []
+    tokens_per_second: float | None = None
+    measured_elsewhere: bool = False
+    """Whether this comes from a figures file instead of results at hand."""
+
+    @property
+    def has_results(self) -> bool:
+        """Whether anything at all is known of the recipe."""
+        return self.training is not None or any(run.result for run in self.runs)
+
+    def select(self, dataset: str, start: Start) -> list[Run]:
+        """Return the runs on one data set from one start, by seed."""
+        wanted = [run for run in self.runs if (run.dataset, run.start) == (dataset, start)]
+        return sorted(wanted, key=lambda run: run.seed)
+
+    def summary(self, dataset: str, start: Start, metric: str = "") -> Summary:
+        """Return mean and spread of a metric over the seeds."""
+        return summarize(run.metric(metric) for run in self.select(dataset, start))
