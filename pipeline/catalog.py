@@ -1,5 +1,6 @@
 """What config/ says, resolved into what each stage receives; config.py reads and checks it."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from pipeline.spec import (
     VocabSpec,
 )
 
-FOR_PEOPLE = {"description", "language", "licence"}
+FOR_PEOPLE = {"description", "language", "licence", "origin", "needs"}
 
 
 class Run(NamedTuple):
@@ -144,35 +145,50 @@ class Catalog:
             names.append(initial)
         return names
 
-    def sources_of(self, recipe: str) -> list[Source]:
-        """Return all files from elsewhere that a recipe's model and scores are made of."""
-        result: list[Source] = []
-        datasets = set(self.datasets_of(recipe))
+    def available_runs(self, recipe: str) -> list[Run]:
+        """Return the fine-tunings of a recipe on data sets that can be had."""
+        return [run for run in self.runs(recipe) if not self.lacking(run.dataset)]
+
+    def unavailable(self, recipe: str) -> str:
+        """Return what the user must supply before a recipe can run; empty once it is there.
+
+        A recipe needs its text and weights, and those of the recipes that it starts from, but not
+        every data set: the runs on others remain. One without weights of its own needs one.
+        """
+        lacks = []
         for name in self.chain(recipe):
             section = self.zoo[name]
             vocabulary = self.vocabularies[self.vocabulary_of(name)]
             corpora = list(vocabulary.built.corpora) if vocabulary.built else []
             corpora += self.instances[section.instances].corpora if section.instances else []
-            result += [vocabulary.imported] if vocabulary.imported else []
-            result += [section.imported.source] if section.imported else []
-            result += [source for corpus in corpora for source in self.corpora[corpus].sources]
-        datasets |= {source.dataset for source in result if source.dataset}
-        for dataset in sorted(datasets):
-            files, split = self.datasets[dataset].files, self.datasets[dataset].split
-            parts = [getattr(files, part) for part in PARTS] if files else []
-            result += [source for source in parts if source] + (split.sources if split else [])
-        return [source for source in result if not source.dataset]
+            lacks += [self._corpus_lacks(corpus) for corpus in corpora]
+            lacks += [self._lacks([vocabulary.imported])] if vocabulary.imported else []
+            if section.imported:
+                lacks.append(self._lacks([section.imported.source], section.needs))
+        if not (self.zoo[recipe].is_trained or self.zoo[recipe].imported):
+            missing = [self.lacking(dataset) for dataset in self.datasets_of(recipe)]
+            lacks += missing if all(missing) else []
+        return "; ".join(filter(None, dict.fromkeys(lacks)))
 
-    def unavailable(self, recipe: str) -> str:
-        """Return what the user must supply before a recipe can run; empty once it is there.
+    def lacking(self, dataset: str) -> str:
+        """Return what the user must supply before a data set can be used; empty if it is there."""
+        files, split = self.datasets[dataset].files, self.datasets[dataset].split
+        sources = [source for part in PARTS if files and (source := getattr(files, part))]
+        return self._lacks(sources + (split.sources if split else []), self.datasets[dataset].needs)
 
-        Asked for only where the recipe, or one that it starts from, says what it `needs`.
-        """
-        needs = [need for name in self.chain(recipe) if (need := self.zoo[name].needs)]
-        roots = [Path(), *([Path(self.config.mirror)] if self.config.mirror else [])]
-        paths = [source.path for source in self.sources_of(recipe) if source.path]
-        here = [any((root / path).exists() for root in roots) for path in paths]
-        return "" if not needs or (here and all(here)) else "; ".join(needs)
+    def _corpus_lacks(self, corpus: str) -> str:
+        section = self.corpora[corpus]
+        lacks = [self.lacking(source.dataset) for source in section.sources if source.dataset]
+        lacks.append(self._lacks(section.sources, section.needs))
+        return "; ".join(filter(None, dict.fromkeys(lacks)))
+
+    def _lacks(self, sources: Sequence[Source], needs: str | None = None) -> str:
+        """Return what to supply where files are neither public nor at hand, else nothing."""
+        mirror = self.config.mirror or os.environ.get("PIPELINE_MIRROR")
+        roots = [Path(), *([Path(mirror)] if mirror else [])]
+        wanted = [source.path for source in sources if source.path and not source.url]
+        missing = [path for path in wanted if not any((root / path).exists() for root in roots)]
+        return (needs or f"{', '.join(missing)} in the mirror") if missing else ""
 
     def digest(self, recipes: Sequence[str]) -> str:
         """Return the digest of everything that determines the models and scores of recipes."""

@@ -126,6 +126,8 @@ class Published(Settings):
 
     dataset: Name
     """Data set on which it was reached."""
+    part: Literal["dev", "test"] = "test"
+    """Part of the data set."""
     start: Start = "pretrained"
     """Whether the model had been pre-trained."""
     metric: str = ""
@@ -168,7 +170,10 @@ class Recipe(Settings):
     finetune: FinetuneSection = FinetuneSection()
     """What this model wants, over the data sets' settings."""
     needs: str | None = None
-    """What the user must supply before it can run; it is left out of `zoo` until it is there."""
+    """What the user must supply before it can run; it is left out of `zoo` until it is there.
+    What corpora and data sets need, they say themselves."""
+    twin_of: Name | None = None
+    """Recipe of which this is the small twin: the same targets, encoder and chain."""
     published: list[Published] = []
     """Figures to be set beside the measured ones."""
 

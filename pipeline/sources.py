@@ -16,14 +16,14 @@ PARTS: tuple[Part, ...] = ("train", "dev", "test")
 
 
 class Source(Settings):
-    """One file: `package` + `file`, or `url`, or `path`, or `dataset` + `part`."""
+    """One file: `package` + `file`, or `path` and/or `url`, or `dataset` + `part`."""
 
     package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None
     """Name of an installed Python package; it is looked into, never imported."""
     file: str | None = None
     """Path inside the package."""
     url: Annotated[str, Field(pattern=r"^https?://[^\s/]+/\S+$")] | None = None
-    """Address of a public file."""
+    """Address of a public file; with a path too, it is downloaded where that is not found."""
     path: str | None = None
     """Relative path, looked up in the mirror first, then in the working folder."""
     dataset: Name | None = None
@@ -34,10 +34,15 @@ class Source(Settings):
     """SHA-256 of the file; may be left out for a path only (then what is found is recorded)."""
     label: str | int | None = None
     """Label of every line of a file of plain texts."""
+    words: Literal["spaced", "joined", "entities"] | None = None
+    """The lines are words with tags, `word/tag word/tag`. spaced, joined: only the words are kept,
+    with a space between them or none. entities: rows for the task tag, see text/tagged_words.py."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "Source":
         places = [key for key in ("package", "url", "path", "dataset") if getattr(self, key)]
+        if places == ["url", "path"]:
+            places = ["url"]
         if len(places) != 1:
             found = " and ".join(places) or "none"
             raise ValueError(f"give exactly one of package, url, path, dataset; there is {found}")
@@ -55,7 +60,7 @@ class Source(Settings):
         """Return the source's name in messages and ledgers."""
         if self.package:
             return f"{self.package}:{self.file}"
-        return self.url or self.path or f"{self.dataset}/{self.part}"
+        return self.path or self.url or f"{self.dataset}/{self.part}"
 
 
 class CorpusSpec(Settings):
@@ -69,16 +74,29 @@ class CorpusSpec(Settings):
     format: CorpusFormat = "lines"
     """lines: a document a line. documents: a sentence a line, a blank line between documents.
     labelled: label, tab, text [, tab, second text]. parallel: source, tab, target."""
+    sentences: Literal["middle", "stops"] | None = None
+    """With format documents: each line of the sources, or row of a data set, is a document, and is
+    cut in the middle or behind full stops; the two texts of a pair are two sentences."""
     language: str | None = None
     """Language code, for people."""
     licence: str = "unknown"
     """Licence of the text, for people."""
     description: str | None = None
     """One sentence for people."""
+    origin: str | None = None
+    """Where the text comes from, for people."""
+    needs: str | None = None
+    """What the user must supply, and in which format, where no public file can be fetched."""
     duplicates: Literal["keep", "drop"] = "keep"
     """Exact repeats of documents within the corpus: kept or dropped, counted in both cases."""
     bad_rows: Literal["fail", "skip"] = "fail"
     """What a malformed line does: stop the stage, or be counted and left out."""
+
+    @model_validator(mode="after")
+    def _documents_of_sentences(self) -> "CorpusSpec":
+        if self.sentences and self.format != "documents":
+            raise ValueError(f"sentences: goes with format documents, not {self.format}")
+        return self
 
 
 def _sum_to_one(shares: dict[Part, float]) -> dict[Part, float]:
@@ -125,6 +143,10 @@ class DatasetSpec(Settings):
     """Licence of the data, for people."""
     description: str | None = None
     """One sentence for people."""
+    origin: str | None = None
+    """Where the data come from, for people."""
+    needs: str | None = None
+    """What the user must supply, and in which format, where no public file can be fetched."""
     duplicates: Literal["keep", "drop"] | None = None
     """Repeated rows within a part; default: keep for files, drop where there is a split.
     drop also drops texts with conflicting labels. Counted in both cases."""

@@ -14,7 +14,7 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        spec=lambda wildcards: canonical_json(CATALOG.report_spec(selected(PAGES[wildcards.page]))),
+        spec=lambda wildcards: canonical_json(CATALOG.report_spec(rows_of(PAGES[wildcards.page]))),
         results=subpath(output[0], ancestor=2),
     shell:
         "exec python -m pipeline report --spec {params.spec:q} --results {params.results:q}"

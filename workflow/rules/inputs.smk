@@ -108,12 +108,13 @@ def pretrained_model(wildcards):
 def report_inputs(wildcards):
     """Return all that a report shows."""
     paths = []
+    runs = CATALOG.runs if PAGES[wildcards.page] == "all" else CATALOG.available_runs
     for name in selected(PAGES[wildcards.page]):
         recipe = CATALOG.zoo[name]
         paths += [f"results/3_pretrain/{name}/step_{step:08d}.json" for step in recipe.steps]
         if recipe.is_trained or recipe.imported:
             paths.append(f"results/4_average/{name}.safetensors")
-        for run in CATALOG.runs(name):
+        for run in runs(name):
             folder = f"results/6_evaluate/{name}/{run.dataset}"
             paths.append(f"{folder}/{run.start}_seed_{run.seed}.json")
     return paths
