@@ -9,7 +9,7 @@ from pipeline.artifacts import make_stamp, read_json_artifact
 from pipeline.errors import DataError
 from pipeline.report.gather import parse
 from pipeline.report.results import RecipeResult
-from pipeline.report.scores import Summary
+from pipeline.report.scores import Summary, in_words, signed
 from pipeline.report.tables import Headline, HeadlineRow, Report, headlines, published
 
 
@@ -122,7 +122,7 @@ def to_markdown(report: Report) -> str:
         for row in rows:
             figure = row.figure
             cells = [row.recipe.recipe.name, figure.dataset, figure.start, f"{figure.value:g}"]
-            cells += [_mean_and_spread(row.measured), _signed(row.difference)]
+            cells += [in_words(row.measured), signed(row.difference)]
             lines.append(_row([*cells, row.verdict, figure.source]))
         lines.append("")
     if report.warnings:
@@ -133,25 +133,13 @@ def to_markdown(report: Report) -> str:
 def _headline_line(row: HeadlineRow) -> str:
     count = f"{row.random.count + row.pretrained.count}"
     expected = f"{row.random.expected + row.pretrained.expected}"
-    gain = f"**{_signed(row.gain)}**" if row.clear else _signed(row.gain)
-    means = [_mean_and_spread(row.random), _mean_and_spread(row.pretrained)]
+    gain = f"**{signed(row.gain)}**" if row.clear else signed(row.gain)
+    means = [in_words(row.random), in_words(row.pretrained)]
     return _row([row.recipe.recipe.name, *means, gain, f"{count}/{expected}"])
 
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(_plain(cell) for cell in cells)} |"
-
-
-def _mean_and_spread(summary: Summary) -> str:
-    if summary.mean is None:
-        return "missing"
-    if math.isnan(summary.mean):
-        return "NaN"
-    return f"{summary.mean:.2f}" + ("" if summary.spread is None else f" ± {summary.spread:.2f}")
-
-
-def _signed(value: float | None) -> str:
-    return "" if value is None else "NaN" if math.isnan(value) else f"{value:+.2f}"
 
 
 _MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "&": "&amp;", "`": "\\`", "[": "\\["})

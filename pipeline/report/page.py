@@ -147,12 +147,9 @@ def _mistakes(report: Report, tables: Sequence[Headline]) -> Iterator[tuple[Reci
     """Yield the first run with misjudged rows of each recipe on each data set."""
     for table in tables:
         for recipe in report.on(table.dataset):
-            for run in [
-                run for start in reversed(STARTS) for run in recipe.select(table.dataset, start)
-            ]:
-                if run.mistakes:
-                    yield recipe, run
-                    break
+            starts = (recipe.select(table.dataset, start) for start in reversed(STARTS))
+            if run := next((run for runs in starts for run in runs if run.mistakes), None):
+                yield recipe, run
 
 
 def _plot_scores(table: Headline) -> Markup | None:

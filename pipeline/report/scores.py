@@ -74,3 +74,17 @@ def judge(measured: float | None, published: float, tolerance: float) -> Verdict
 def best(means: Iterable[float | None]) -> float | None:
     """Return the highest mean; missing and undefined ones are never the best."""
     return max((m for m in means if m is not None and not math.isnan(m)), default=None)
+
+
+def in_words(summary: Summary) -> str:
+    """Return mean and spread as text: `83.15 ± 0.42`, `NaN`, `missing`."""
+    if summary.mean is None:
+        return "missing"
+    if math.isnan(summary.mean):
+        return "NaN"
+    return f"{summary.mean:.2f}" + ("" if summary.spread is None else f" ± {summary.spread:.2f}")
+
+
+def signed(value: float | None) -> str:
+    """Return a difference as text, empty where it is missing."""
+    return "" if value is None else "NaN" if math.isnan(value) else f"{value:+.2f}"

@@ -5,7 +5,6 @@ missing is shown as a gap. Without a spec, the page shows whatever has results.
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from pipeline.report.exports import add_figures, read_figures, to_json, to_markd
 from pipeline.report.gather import Gatherer, discover
 from pipeline.report.inventory import scan
 from pipeline.report.page import render_page
-from pipeline.report.scores import Summary
+from pipeline.report.scores import in_words, signed
 from pipeline.report.settings import ReportSpec
 from pipeline.report.tables import Report, headlines
 from pipeline.spec import load_spec
@@ -29,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", default="", help="settings: a YAML file or inline JSON")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--results", type=Path, required=True, help="results folder of a workflow")
-    parser.add_argument(
-        "--data", type=Path, default=Path("data"), help="where texts were fetched to"
-    )
+    parser.add_argument("--data", type=Path, default=Path("data"), help="where texts are fetched")
     parser.add_argument("--figures", type=Path, nargs="+", default=[], help="JSON forms of reports")
     parser.add_argument("--out", type=Path, required=True, help="the page, report.html")
     parser.add_argument("--markdown", type=Path, help="also the tables, as Markdown")
@@ -43,18 +40,18 @@ def run(args: argparse.Namespace) -> None:
     spec, _ = load_spec(ReportSpec, args.spec, args.set)
     if not args.results.is_dir() and not args.figures:
         raise MissingError(f"{args.results}: no such folder; run the workflow first")
-    if len({args.out, args.markdown, args.json} - {None}) < 1 + bool(args.markdown) + bool(
-        args.json
-    ):
+    outputs = [path for path in (args.out, args.markdown, args.json) if path]
+    if len(set(outputs)) < len(outputs):
         raise UsageError("--out, --markdown and --json: give each a name of its own")
     report = _collect(spec, args)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    page = render_page(report)
     if args.json:
         write_json(args.json, to_json(report))
     if args.markdown:
         write_text(args.markdown, to_markdown(report))
-    write_text(args.out, render_page(report))
+    write_text(args.out, page)
     _print_headlines(report)
 
 
@@ -68,9 +65,10 @@ def _collect(spec: ReportSpec, args: argparse.Namespace) -> Report:
     if not any(recipe.has_results for recipe in recipes):
         raise MissingError(f"{args.results}: no results at all; run the workflow first")
     if wanted and not any(run.result for run in wanted):
+        first = args.results / wanted[0].place
         raise MissingError(
-            f"{args.results / '6_evaluate'}: none of {len(wanted)} metrics files is there, the first "
-            f"is {wanted[0].place}; run the workflow first"
+            f"{first}: no such file, and none of the other {len(wanted) - 1} metrics files; run the "
+            "workflow first"
         )
     adopted = {recipe.recipe.name for recipe in recipes if recipe.measured_elsewhere}
     return Report(spec, recipes, [w for name, w in gatherer.warnings if name not in adopted])
@@ -80,24 +78,15 @@ def _print_headlines(report: Report) -> None:
     """Print the headline tables, with colour on a terminal."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     for headline in headlines(report):
-        table = Table(
-            title=f"{headline.dataset}: {headline.metric} (%)", title_justify="left", box=None
-        )
+        title = f"{headline.dataset}: {headline.metric} (%)"
+        table = Table(title=title, title_justify="left", box=None)
         table.add_column("recipe")
         for name in ("random start", "pre-trained", "gain", "runs"):
             table.add_column(name, justify="right")
         for row in headline.rows:
             runs = row.random.count + row.pretrained.count
             expected = row.random.expected + row.pretrained.expected
-            gain = "" if row.gain is None else f"{row.gain:+.2f}"
-            cells = [_cell(row.random), _cell(row.pretrained), gain, f"{runs}/{expected}"]
-            table.add_row(row.recipe.recipe.name, *cells, style="bold" if row.clear else None)
+            means = [in_words(row.random), in_words(row.pretrained)]
+            cells = [row.recipe.recipe.name, *means, signed(row.gain), f"{runs}/{expected}"]
+            table.add_row(*cells, style="bold" if row.clear else None)
         console.print(table)
-
-
-def _cell(summary: Summary) -> str:
-    if summary.mean is None:
-        return "missing"
-    if math.isnan(summary.mean):
-        return "NaN"
-    return f"{summary.mean:.2f}" + ("" if summary.spread is None else f" ± {summary.spread:.2f}")
