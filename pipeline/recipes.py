@@ -13,7 +13,7 @@ from pipeline.spec import (
     ComponentField,
     Count,
     FinetuneSettings,
-    InstancesSpec,
+    InstancesSettings,
     Name,
     Natural,
     NonNegative,
@@ -64,7 +64,7 @@ class VocabularySection(Settings):
         return self
 
 
-class InstancesSection(InstancesSpec):
+class InstancesSection(InstancesSettings):
     """One file of config/instances: corpora cut into rows of token ids.
 
     Tokenizer and lowercase are the vocabulary's; the options of the kind stand beside these.
@@ -81,7 +81,7 @@ class InstancesSection(InstancesSpec):
 
     @model_validator(mode="after")
     def _consistent(self) -> "InstancesSection":
-        if given := sorted({"tokenizer", "lowercase"} & self.model_fields_set):
+        if given := sorted({"tokenizer", "lowercase"} & set(self.options())):
             raise ValueError(f"{given[0]}: belongs to the vocabulary; state it there")
         for position, corpus in enumerate(self.corpora):
             if corpus in self.corpora[:position]:

@@ -40,7 +40,9 @@ class Component(BaseModel):
     The bare name is short for a section without options.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="allow", frozen=True, strict=True, use_attribute_docstrings=True
+    )
     name: Name
     """Which alternative; `python -m pipeline check` lists them."""
 
@@ -53,7 +55,9 @@ def _long_form(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-ComponentField = Annotated[Component, BeforeValidator(_long_form)]
+ComponentField = Annotated[
+    Component, BeforeValidator(_long_form, json_schema_input_type=str | Component)
+]
 
 
 class ArchitectureSpec(Settings):
@@ -84,16 +88,18 @@ class VocabSpec(Settings):
     """What a malformed line does: stop the stage, or be counted and left out."""
 
 
-class InstancesSpec(BaseModel):
-    """Settings of the stage instances; the options of the kind stand beside these."""
+class InstancesSettings(BaseModel):
+    """How a corpus is cut into rows; the options of the kind stand beside these."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="allow",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
     kind: Name
     """lines, sentences, labelled or parallel: the layout of the corpus."""
-    tokenizer: Tokenizer = "bert"
-    """Must be the vocabulary's."""
-    lowercase: bool = True
-    """Must be the vocabulary's."""
     seq_length: Annotated[int, Field(ge=2, le=65536)] = 128
     """Longest row in tokens."""
     shards: Annotated[int, Field(ge=1, le=99999)] = 1
@@ -110,6 +116,15 @@ class InstancesSpec(BaseModel):
     def options(self) -> dict[str, Any]:
         """Return the options of the kind alone."""
         return dict(self.model_extra or {})
+
+
+class InstancesSpec(InstancesSettings):
+    """Settings of the stage instances."""
+
+    tokenizer: Tokenizer = "bert"
+    """Must be the vocabulary's."""
+    lowercase: bool = True
+    """Must be the vocabulary's."""
 
 
 class OptimizationSpec(Settings):
@@ -252,6 +267,23 @@ class EvaluateSpec(Settings):
 
     bad_rows: Literal["fail", "skip"] | None = None
     """What a malformed row does; absent: as in the fine-tuning of the model."""
+
+
+class ConvertSpec(Settings):
+    """Settings of the stage convert: what a model from elsewhere does not say of itself."""
+
+    architecture: ArchitectureSpec | None = None
+    """The network; needed for uer, and for google without bert_config.json."""
+    targets: list[ComponentField] | None = None
+    """Targets whose heads are read; absent: those that the tensors' names show."""
+    tokenizer: Tokenizer | None = None
+    """How its text is cut; absent: as the format's own settings say, else bert."""
+    lowercase: bool | None = None
+    """Whether its text is lower-cased; absent: as the format's own settings say, else true."""
+    reference: Reference | None = None
+    """uer-2020: later stages compute what the 2020 reference computed; absent: none."""
+    ignore: list[str] = []
+    """Patterns (`cls.*`) of tensors to leave out; any other one that has no place is an error."""
 
 
 class RunOptions(Settings):
