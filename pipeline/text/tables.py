@@ -6,6 +6,7 @@ row stops the reader (bad_rows fail) or is counted by reason (skip).
 """
 
 import difflib
+import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -229,9 +230,11 @@ def _json_rows(
             ledger.skip("blank line")
             continue
         try:
-            value = parse_json(line, "JSON")
+            value = parse_json(line, "row")
         except (DataError, UnsafeError) as error:
-            ledger.refuse(number, "not JSON", str(error).removeprefix("JSON:"))
+            # `row:1:COLUMN: ...` or `row: ...`: the line is the file's.
+            _, column, problem = re.split(r"^row(?::1:(\d+))?: ", str(error), maxsplit=1)
+            ledger.refuse(f"{number}:{column}" if column else number, "not JSON", problem)
             continue
         problem = _object_problem(value, required, optional)
         if problem:
