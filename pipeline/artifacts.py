@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -34,6 +35,7 @@ FORMAT_VERSION = 1
 READ_BYTES = 1 << 20
 MAX_TENSOR_HEADER_BYTES = 8 << 20
 TEMPORARY_MARK = ".tmp-"
+SCRATCH_MARK = ".work-"
 # One key for all: safetensors writes several in random order, and equal content is equal bytes.
 TENSOR_METADATA = "pretrain_zoo"
 
@@ -48,7 +50,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
-        temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+        temporary = path.with_name(
+            f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}"
+        )
         try:
             yield temporary
             os.chmod(temporary, 0o444)
@@ -61,6 +65,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise from_os_error(error, path) from error
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`, removed afterwards like those of killed runs.
+
+    After an error the folders that were made for `path` are removed too, where they are empty.
+    Raises StorageError when the disk refuses.
+    """
+    mark = f".{path.name}{SCRATCH_MARK}"
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    folder = path.parent / f"{mark}{os.getpid()}"
+    try:
+        for old in path.parent.glob(f"{mark}*"):
+            if not Path(f"/proc/{old.name.removeprefix(mark)}").exists():
+                shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        for empty in made:
+            with contextlib.suppress(OSError):
+                empty.rmdir()
+        if isinstance(error, OSError):
+            raise from_os_error(error, path) from error
+        raise
+    shutil.rmtree(folder)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -224,7 +255,9 @@ def digest_tensors(path: Path) -> str:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for name in sorted(header):
             begin, end = header[name]["data_offsets"]
-            state.update(canonical_json([name, header[name]["dtype"], header[name]["shape"]]).encode())
+            state.update(
+                canonical_json([name, header[name]["dtype"], header[name]["shape"]]).encode()
+            )
             with memoryview(data) as view, view[start + begin : start + end] as part:
                 state.update(part)
     return state.hexdigest()

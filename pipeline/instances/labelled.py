@@ -5,17 +5,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.errors import printable
 from pipeline.instances import InstanceKind, Table
 from pipeline.registry import INSTANCES
 from pipeline.text.corpus import Block
-from pipeline.text.fields import iter_fields
+from pipeline.text.fields import iter_fields, labelled_problem
 from pipeline.text.inputs import build_inputs
 from pipeline.text.ledger import Ledger
 from pipeline.text.manifest import ColumnType
 from pipeline.text.rows import Column, concatenate_columns
-
-MAX_LABELS = 100_000
 
 
 @INSTANCES.register("labelled")
@@ -35,7 +32,7 @@ class LabelledInstances(InstanceKind):
 
     def build(self, block: Block, ledger: Ledger) -> Table:
         """Return the rows of a block of lines: single texts first, then pairs."""
-        lines = list(iter_fields(block, _problem, self.settings.skip_bad_rows, ledger))
+        lines = list(iter_fields(block, labelled_problem, self.settings.skip_bad_rows, ledger))
         tables, documents = [], []
         for size in (2, 3):
             group = [(number, fields) for number, fields in lines if len(fields) == size]
@@ -76,18 +73,3 @@ class LabelledInstances(InstanceKind):
         if len(labels) > 1:
             return None
         return f"every line has {labels[0]}; target cls needs at least two labels"
-
-
-def _problem(fields: list[str]) -> tuple[str, str] | None:
-    if len(fields) not in (2, 3):
-        return (
-            "wrong number of fields",
-            f"{len(fields)} tab-separated fields; needed are label, text and perhaps a second text",
-        )
-    label = fields[0]
-    if not (label.isascii() and label.isdecimal() and int(label) < MAX_LABELS):
-        return (
-            "label is not a number",
-            f"label '{printable(label, 40)}' is not an integer in 0..{MAX_LABELS - 1}",
-        )
-    return None

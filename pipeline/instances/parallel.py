@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.instances import InstanceKind, Table
 from pipeline.registry import INSTANCES
 from pipeline.text.corpus import Block
-from pipeline.text.fields import iter_fields
+from pipeline.text.fields import iter_fields, parallel_problem
 from pipeline.text.inputs import keep_first
 from pipeline.text.ledger import Ledger
 from pipeline.text.manifest import ColumnType
@@ -26,7 +26,7 @@ class ParallelInstances(InstanceKind):
 
     def build(self, block: Block, ledger: Ledger) -> Table:
         """Return the rows of a block of lines."""
-        lines = list(iter_fields(block, _problem, self.settings.skip_bad_rows, ledger))
+        lines = list(iter_fields(block, parallel_problem, self.settings.skip_bad_rows, ledger))
         texts = [
             self.settings.tokenizer.encode([fields[side] for _, fields in lines]) for side in (0, 1)
         ]
@@ -40,12 +40,3 @@ class ParallelInstances(InstanceKind):
             columns[name] = rows
         documents = np.array([number for number, _ in lines], np.int64)[kept]
         return Table(columns, documents, block.raw.split(b"\n")[:-1])
-
-
-def _problem(fields: list[str]) -> tuple[str, str] | None:
-    if len(fields) == 2:
-        return None
-    return (
-        "wrong number of fields",
-        f"{len(fields)} tab-separated fields; needed are source and target",
-    )

@@ -6,17 +6,13 @@ published file is measured.
 """
 
 import argparse
-import os
-import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import make_stamp, write_json, write_text
-from pipeline.errors import ConfigError, DataError, UsageError, from_os_error
+from pipeline.artifacts import make_stamp, scratch_folder, write_json, write_text
+from pipeline.errors import ConfigError, DataError, UsageError
 from pipeline.spec import VocabSpec, load_spec
 from pipeline.text.corpus import Corpus
 from pipeline.text.counting import CountingJob, count_tokens, read_counts
@@ -87,7 +83,7 @@ def _build(
         )
     fetched = read_fetched(args.corpus)
     labelled = {ledger["name"] for ledger in fetched if ledger["format"] == "labelled"}
-    with _scratch(args.out) as scratch:
+    with scratch_folder(args.out) as scratch:
         job = CountingJob(
             corpus,
             frozenset(path for path in args.corpus if path.stem in labelled),
@@ -109,29 +105,6 @@ def _build(
             min_count=spec.min_count,
         )
     return build_vocabulary(tokens, str(args.out)), ledger
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """Give an empty folder beside `out` and remove it, and those of killed runs, afterwards."""
-    mark = f".{out.name}.work-"
-    fresh = not out.parent.exists()
-    folder = out.parent / f"{mark}{os.getpid()}"
-    try:
-        for old in out.parent.glob(f"{mark}*"):
-            if not Path(f"/proc/{old.name.removeprefix(mark)}").exists():
-                shutil.rmtree(old, ignore_errors=True)
-        folder.mkdir(parents=True)
-        yield folder
-    except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if fresh:
-            with suppress(OSError):
-                out.parent.rmdir()
-        if isinstance(error, OSError):
-            raise from_os_error(error, folder) from error
-        raise
-    shutil.rmtree(folder)
 
 
 def _tell(out: Path, record: dict[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, printable
 from pipeline.text.corpus import Block
 from pipeline.text.ledger import Ledger
+
+MAX_LABELS = 100_000
 
 
 def iter_fields(
@@ -27,3 +29,29 @@ def iter_fields(
             ledger.drop(found[0])
         else:
             raise DataError(f"{block.place(number)}: {found[1]}")
+
+
+def labelled_problem(fields: list[str]) -> tuple[str, str] | None:
+    """Return what is wrong with the fields of a labelled line: label, text [, second text]."""
+    if len(fields) not in (2, 3):
+        return (
+            "wrong number of fields",
+            f"{len(fields)} tab-separated fields; needed are label, text and perhaps a second text",
+        )
+    label = fields[0]
+    if not (label.isascii() and label.isdecimal() and int(label) < MAX_LABELS):
+        return (
+            "label is not a number",
+            f"label '{printable(label, 40)}' is not an integer in 0..{MAX_LABELS - 1}",
+        )
+    return None
+
+
+def parallel_problem(fields: list[str]) -> tuple[str, str] | None:
+    """Return what is wrong with the fields of a parallel line: source, target."""
+    if len(fields) == 2:
+        return None
+    return (
+        "wrong number of fields",
+        f"{len(fields)} tab-separated fields; needed are source and target",
+    )
