@@ -132,8 +132,7 @@ def _references(section: BaseModel) -> Iterator[tuple[str, str, str]]:
             yield "vocabulary", "vocabularies", section.vocabulary
         if section.initial:
             yield "initial", "zoo", section.initial
-        if section.twin_of:
-            yield "twin_of", "zoo", section.twin_of
+        yield from _each("twin_of", "zoo", section.twin_of)
         yield from _each("datasets", "datasets", section.datasets)
         for position, figure in enumerate(section.published):
             yield f"published.{position}.dataset", "datasets", figure.dataset

@@ -172,8 +172,8 @@ class Recipe(Settings):
     needs: str | None = None
     """What the user must supply before it can run; it is left out of `zoo` until it is there.
     What corpora and data sets need, they say themselves."""
-    twin_of: Name | None = None
-    """Recipe of which this is the small twin: the same targets, encoder and chain."""
+    twin_of: list[Name] = []
+    """Recipes of which this is the small twin: the same targets, encoder and chain."""
     published: list[Published] = []
     """Figures to be set beside the measured ones."""
 
