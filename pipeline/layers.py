@@ -11,16 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.kernels import Packing, cross_entropy, dropout, linear, reverse
+from pipeline.errors import ConfigError
+from pipeline.kernels import cross_entropy, dropout, linear, reverse
 
 NormKind = Literal["layer", "rms", "unbiased"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Pooling = Literal["first", "mean", "max", "last"]
-KeyValues = tuple[Tensor, Tensor]
-
-# Scores of hidden keys in attention: far below any real one, and finite, so that a row without any
-# visible key (a batch filled up with empty rows) stays a number.
-HIDDEN_SCORE = -1e4
 
 
 class TargetOutput(NamedTuple):
@@ -83,119 +79,13 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
     return functional.relu(x) if activation == "relu" else functional.silu(x)
 
 
-def rotate(x: Tensor, first_position: int) -> Tensor:
-    """Turn pairs of features by angles that grow with the position.
-
-    x: (B, A, T, d), d even; its first row stands at `first_position`.
-    Source: Su et al. 2021 (arXiv:2104.09864), halves paired as in GPT-NeoX.
-    """
-    length, half = x.shape[-2], x.shape[-1] // 2
-    positions = torch.arange(first_position, first_position + length, device=x.device)
-    rates = 10000.0 ** (-torch.arange(half, device=x.device) / half)
-    angles = positions[:, None] * rates
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    left, right = x[..., :half], x[..., half:]
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], -1)
-
-
-def visible_keys(segment_ids: Tensor) -> Tensor | None:
-    """Return (B, 1, 1, T) float, 0 for tokens and HIDDEN_SCORE for padding; None if there is none.
-
-    None lets attention take its fastest kernel. On accelerators the question alone would wait for
-    the device, so there the mask is always returned.
-    """
-    padding = segment_ids == 0
-    if padding.device.type == "cpu" and not padding.any():
-        return None
-    return (padding * HIDDEN_SCORE)[:, None, None, :]
-
-
-class MultiHeadAttention(nn.Module):
-    """Self-attention with A heads of size D / A.
-
-    Source: Vaswani et al. 2017, section 3.2 (arXiv:1706.03762).
-    """
-
-    def __init__(self, hidden_size: int, num_heads: int, dropout: float, rotary: bool = False):
-        super().__init__()
-        self.num_heads, self.rotary = num_heads, rotary
-        self.query = Linear(hidden_size, hidden_size)
-        self.key = Linear(hidden_size, hidden_size)
-        self.value = Linear(hidden_size, hidden_size)
-        self.output = Linear(hidden_size, hidden_size)
-        self.dropout = Dropout(dropout)
-
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None,
-        causal: bool,
-        past: KeyValues | None = None,
-        packing: Packing | None = None,
-    ) -> tuple[Tensor, KeyValues]:
-        """Return (what x has, keys and values seen so far, each (B, A, past + T, d)).
-
-        x: (B, T, D), or its tokens (rows, D) with their packing. mask: (B, 1, 1, T) added to the
-        scores, or None. past: of earlier positions.
-        """
-        seen = 0 if past is None else past[0].shape[2]
-        query, key, value = self._project(x, packing)
-        if self.rotary:
-            query, key = rotate(query, seen), rotate(key, seen)
-        if past is not None:
-            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
-        if causal and (mask is not None or seen):
-            future = torch.ones(query.shape[2], key.shape[2], device=x.device).triu(seen + 1)
-            mask = future * HIDDEN_SCORE if mask is None else mask + future * HIDDEN_SCORE
-            causal = False
-        mixed = self._attend(query, key, value, mask, causal).transpose(1, 2).flatten(2)
-        return self.output(mixed if packing is None else packing.pack(mixed)), (key, value)
-
-    def _project(self, x: Tensor, packing: Packing | None) -> tuple[Tensor, ...]:
-        """Return queries, keys and values, each (B, A, T, d): one product for the three."""
-        parts = (self.query, self.key, self.value)
-        weight, bias = (torch.cat([getattr(p, n) for p in parts]) for n in ("weight", "bias"))
-        joined = linear(x, weight, bias)
-        joined = joined if packing is None else packing.unpack(joined)
-        return joined.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
-    ) -> Tensor:
-        rate = self.dropout.rate if self.training else 0.0
-        mask = None if mask is None else mask.to(query.dtype)
-        if rate == 0 or query.device.type != "cpu":
-            return functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, dropout_p=rate, is_causal=causal
-            )
-        # With dropout torch has no fused kernel on the CPU and draws it slowly (see Dropout).
-        scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]))
-        if causal:
-            mask = torch.full(scores.shape[-2:], HIDDEN_SCORE, dtype=query.dtype).triu(1)
-        probabilities = (scores if mask is None else scores + mask).softmax(-1)
-        return self.dropout(probabilities) @ value
-
-
-class FeedForward(nn.Module):
-    """Two linear maps with an activation between; gated: the activation multiplies a third.
-
-    Source (gated): Shazeer 2020 (arXiv:2002.05202).
-    """
-
-    def __init__(
-        self, hidden_size: int, feedforward_size: int, activation: Activation, gated: bool
-    ):
-        super().__init__()
-        self.activation: Activation = activation
-        self.up = Linear(hidden_size, feedforward_size)
-        self.gate = Linear(hidden_size, feedforward_size) if gated else None
-        self.down = Linear(feedforward_size, hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        if self.gate is None:
-            return self.down(activate(self.up(x), self.activation))
-        return self.down(activate(self.gate(x), self.activation) * self.up(x))
+def require_equal_sizes(encoder: str, input_size: int, hidden_size: int) -> None:
+    """Raise ConfigError unless the embedding's size is the encoder's hidden_size."""
+    if input_size != hidden_size:
+        raise ConfigError(
+            f"embedding.size: {input_size} differs from encoder.hidden_size {hidden_size}; "
+            f"the encoder {encoder} adds its input to its output and needs them equal"
+        )
 
 
 class Recurrent(nn.Module):
@@ -267,6 +157,50 @@ class Recurrent(nn.Module):
         return output, [hidden]
 
 
+class CausalConvolution(nn.Conv1d):
+    """A convolution over the present and the K - 1 positions before it; weight (out, in, K)."""
+
+    def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return ((B, T, out), the last K - 1 inputs for the next call).
+
+        x: (B, T, in). past: (B, K - 1, in), the inputs before x; None: zeros.
+        """
+        if past is None:
+            past = x.new_zeros(x.shape[0], self.kernel_size[0] - 1, x.shape[2])
+        seen = torch.cat([past, x], 1)
+        output = functional.conv1d(seen.transpose(1, 2), self.weight, self.bias)
+        return output.transpose(1, 2), seen[:, x.shape[1] :]
+
+
+class CausalConvolutions(nn.Module):
+    """Causal convolutions, one after the other, with an activation (or none) between them."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        kernel_size: int,
+        activation: Activation | Literal["none"],
+    ):
+        super().__init__()
+        self.activation = activation
+        sizes = [input_size] + [hidden_size] * num_layers
+        self.layers = nn.ModuleList(
+            CausalConvolution(sizes[i], sizes[i + 1], kernel_size) for i in range(num_layers)
+        )
+
+    def forward(self, x: Tensor, past: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Return ((B, T, D), the last inputs of each layer); past: these of the call before."""
+        seen = []
+        for number, layer in enumerate(self.layers):
+            if number and self.activation != "none":
+                x = activate(x, self.activation)
+            x, last = layer(x, None if past is None else past[number])
+            seen.append(last)
+        return x, seen
+
+
 def pool(hidden: Tensor, lengths: Tensor, pooling: Pooling, read_padding: bool = False) -> Tensor:
     """Return one vector for each row, (B, D), from its own tokens.
 
@@ -286,6 +220,39 @@ def pool(hidden: Tensor, lengths: Tensor, pooling: Pooling, read_padding: bool =
         return hidden.masked_fill(outside[:, :, None], -math.inf).amax(1)
     total = hidden.masked_fill(outside[:, :, None], 0.0).sum(1)
     return total / lengths.clamp(min=1)[:, None]
+
+
+class RowClassifier(nn.Module):
+    """One of L labels for each row: pooled hidden states, a layer with tanh (or none), a map."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_labels: int,
+        pooler: bool = True,
+        pooling: Pooling = "first",
+        read_padding: bool = False,
+    ):
+        super().__init__()
+        self.pooling: Pooling = pooling
+        self.read_padding = read_padding
+        self.pooler = Linear(hidden_size, hidden_size) if pooler else None
+        self.output = Linear(hidden_size, num_labels)
+
+    def logits(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T, D), (B,) -> (B, L)."""
+        pooled = pool(hidden, lengths, self.pooling, self.read_padding)
+        return self.output(pooled if self.pooler is None else self.pooler(pooled).tanh())
+
+    def score(self, hidden: Tensor, lengths: Tensor, labels: Tensor, name: str) -> TargetOutput:
+        """Return the sum of cross-entropies over rows and the accuracy as metric `name`.
+
+        hidden: (B, T, D); lengths, labels: (B,) int64.
+        """
+        logits = self.logits(hidden, lengths).float()
+        loss_sum = functional.cross_entropy(logits, labels, reduction="sum")
+        total = torch.tensor(len(labels), device=labels.device)
+        return TargetOutput(loss_sum, {name: ((logits.argmax(1) == labels).sum(), total)})
 
 
 class VocabularyOutput(nn.Module):
@@ -310,11 +277,17 @@ class VocabularyOutput(nn.Module):
         """(..., D) -> (..., V)."""
         return linear(hidden, self._matrix(), self.bias)
 
-    def forward(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum of cross-entropies and the number of correct predictions, each ().
+    def score(self, hidden: Tensor, labels: Tensor, name: str) -> TargetOutput:
+        """Return the sum of cross-entropies and the accuracy as metric `name`.
 
         hidden: (N, D); labels: (N,) int64. N = 0 gives 0.
         """
+        loss_sum, correct = self(hidden, labels)
+        total = torch.tensor(len(labels), device=labels.device)
+        return TargetOutput(loss_sum, {name: (correct, total)})
+
+    def forward(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As `score`: the sum of cross-entropies and the number of correct predictions, each ()."""
         return cross_entropy(hidden, self._matrix(), self.bias, labels)
 
     def _matrix(self) -> Tensor:

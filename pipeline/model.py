@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.layers import Recurrent, TargetOutput, VocabularyOutput
+from pipeline.layers import Recurrent, RowClassifier, TargetOutput, VocabularyOutput
 from pipeline.registry import EMBEDDINGS, ENCODERS, SUBENCODERS, TARGETS
 from pipeline.spec import ArchitectureSpec, Component
 from pipeline.text.order import RowRandom, seed_of
@@ -18,14 +18,17 @@ from pipeline.text.vocabulary import TokenIds
 
 INITIAL_DEVIATION = 0.02
 
-# What the 2020 reference departs in from common practice: settings of every component that has
-# them, unless its section says otherwise.
-UER_2020: Mapping[str, Any] = {
-    "norm": "unbiased",
-    "read_padding": True,
-    "boundaries": True,
-    "teacher": "same",
-    "residual": "uer-2020",
+# How the 2020 reference departs from common practice: settings of every component that has them
+# and of single ones, unless a section says otherwise.
+UER_2020: Mapping[str, Mapping[str, Any]] = {
+    "": {"norm": "unbiased", "read_padding": True},
+    "cnn": {"activation": "none"},
+    "rcnn": {"activation": "none"},
+    "crnn": {"activation": "none"},
+    "gated_cnn": {"residual": "between"},
+    "attention": {"residual": "none"},
+    "s2s": {"teacher": "same"},
+    "bilm": {"boundaries": True},
 }
 
 
@@ -79,20 +82,24 @@ class Model(nn.Module):
 
         token_ids: (B, T) int64, T new tokens. Raises ConfigError if the encoder cannot generate.
         """
-        if not hasattr(self.encoder, "step"):
-            raise ConfigError(f"encoder {self.encoder.name}: has no step, so it cannot generate")
+        step: Any = getattr(self.encoder, "step", None)
+        if step is None:
+            name = self.encoder.name
+            raise ConfigError(f"encoder.name: {name} sees the future, so it cannot generate")
         first, past = cache or (0, None)
         emb = self._embed(token_ids, torch.ones_like(token_ids), first)
-        hidden, past = self.encoder.step(emb, past)
+        hidden, past = step(emb, past)
         return hidden, (first + token_ids.shape[1], past)
 
     def _embed(self, token_ids: Tensor, segment_ids: Tensor, first_position: int = 0) -> Tensor:
         emb = self.embedding(token_ids, segment_ids, first_position)
         if self.subencoder is None:
             return emb
-        characters = self.subencoder.characters[token_ids]  # type: ignore[index]
+        words, places = token_ids.unique(return_inverse=True)
+        characters = self.subencoder.get_buffer("characters").index_select(0, words)
         longest = int((characters > 0).sum(-1).max())
-        return emb + self.subencoder(characters[:, :, : max(1, longest)])
+        features = self.subencoder(characters[None, :, : max(1, longest)]).squeeze(0)
+        return emb + features.index_select(0, places.flatten()).view_as(emb)
 
 
 def build_model(
@@ -185,7 +192,8 @@ def _configure(registry: Any, section: Component, where: str, reference: str) ->
     options = section.section()
     if reference == "uer-2020":
         fields = registry.get(section.name, f"{where}.name").Config.model_fields
-        options = {**{k: v for k, v in UER_2020.items() if k in fields}, **options}
+        preset = {**UER_2020[""], **UER_2020.get(section.name, {})}
+        options = {**{k: v for k, v in preset.items() if k in fields}, **options}
     return registry.configure(options, where)
 
 
@@ -232,7 +240,7 @@ def _check_targets(model: Model, reference: str) -> None:
                 f"targets: {name} needs an encoder whose halves look in one direction each, and "
                 f"{encoder.name} does not have them; use bilstm"
             )
-        pooling = getattr(target.config, "pooling", None) if hasattr(target, "config") else None
+        pooling = target.pooling if isinstance(target, RowClassifier) else None
         if pooling == "first" and encoder.causal and reference == "none":
             raise ConfigError(
                 f"targets.{name}.pooling: first sees one token only, because encoder "
@@ -258,10 +266,10 @@ def initialize(module: nn.Module, seed: int, reference: str = "none") -> None:
     """Fill every parameter with values that depend on the seed and its name only.
 
     Norms are 1 and 0, biases 0 (the forget gates of an LSTM 1); linear maps and embeddings
-    N(0, 0.02) cut at two deviations, as BERT; convolutions N(0, 1 / inputs); recurrent weights and
-    the map to the vocabulary uniform within 1 / sqrt(D): as BERT's at D = 768, and larger where D
-    is small (after 200 steps an LSTM of 128 units stands at 5.2 nats a token instead of 5.9).
-    reference uer-2020: everything but norms N(0, 0.02), uncut.
+    N(0, 0.02) cut at two deviations, as BERT; convolutions N(0, sqrt(2 / inputs)); recurrent
+    weights and the map to the vocabulary uniform within 1 / sqrt(D): as BERT's at D = 768, and
+    larger where D is small (after 200 steps an LSTM of 128 units stands at 5.2 nats a token
+    instead of 5.9). reference uer-2020: everything but norms N(0, 0.02), uncut.
     """
     for name, part in module.named_modules():
         for own, parameter in part.named_parameters(prefix=name, recurse=False):
@@ -295,7 +303,7 @@ def _draw(
         bound = 1 / math.sqrt(part.size[1])
         values.uniform_(-bound, bound, generator=generator)
     elif isinstance(part, nn.Conv1d):
-        values.normal_(0, 1 / math.sqrt(values[0].numel()), generator=generator)
+        values.normal_(0, math.sqrt(2 / values[0].numel()), generator=generator)
     else:
         nn.init.trunc_normal_(
             values, 0, deviation, -2 * deviation, 2 * deviation, generator=generator

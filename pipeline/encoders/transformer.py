@@ -5,30 +5,11 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
+from pipeline.attention import FeedForward, KeyValues, MultiHeadAttention, check_heads, visible_keys
 from pipeline.errors import ConfigError
 from pipeline.kernels import Packing
-from pipeline.layers import (
-    Activation,
-    Dropout,
-    FeedForward,
-    KeyValues,
-    MultiHeadAttention,
-    NormKind,
-    build_norm,
-    visible_keys,
-)
+from pipeline.layers import Activation, Dropout, NormKind, build_norm, require_equal_sizes
 from pipeline.registry import ENCODERS, ComponentConfig
-
-
-def check_heads(num_heads: int, hidden_size: int) -> int:
-    """Return num_heads if it divides hidden_size; ValueError names the nearest that do."""
-    if hidden_size % num_heads:
-        legal = [n for n in range(1, hidden_size + 1) if hidden_size % n == 0]
-        close = sorted(sorted(legal, key=lambda n: abs(n - num_heads))[:3])
-        *some, last = map(str, close)
-        options = f"{', '.join(some)} or {last}" if some else last
-        raise ValueError(f"{num_heads} does not divide hidden_size {hidden_size}; use {options}")
-    return num_heads
 
 
 class TransformerLayer(nn.Module):
@@ -147,20 +128,9 @@ class TransformerEncoder(nn.Module):
         emb: (B, T, D), T new positions. cache: None at the start. Raises ConfigError if not causal.
         """
         if not self.causal:
-            raise ConfigError(
-                "encoder.mask: full sees the future, so it cannot generate; use causal"
-            )
+            raise ConfigError("encoder.mask: full sees the future and cannot generate; use causal")
         seen = []
         for number, layer in enumerate(self.layers):
             emb, keys = layer(emb, None, True, None if cache is None else cache[number])
             seen.append(keys)
         return self.norm(emb), seen
-
-
-def require_equal_sizes(encoder: str, input_size: int, hidden_size: int) -> None:
-    """Raise ConfigError unless the embedding's size is the encoder's hidden_size."""
-    if input_size != hidden_size:
-        raise ConfigError(
-            f"embedding.size: {input_size} differs from encoder.hidden_size {hidden_size}; "
-            f"the encoder {encoder} adds its input to its output and needs them equal"
-        )

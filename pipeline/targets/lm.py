@@ -10,7 +10,7 @@ from pipeline.text.rows import Rows
 from pipeline.text.vocabulary import TokenIds
 
 
-def next_positions(lengths: Tensor, width: int) -> Tensor:
+def _with_next(lengths: Tensor, width: int) -> Tensor:
     """Return (N,) int64, the positions in the flattened (B, T) that have a next token."""
     return torch.nonzero((torch.arange(width) < lengths[:, None] - 1).flatten()).squeeze(1)
 
@@ -40,7 +40,7 @@ class LmTarget(nn.Module):
     def collate(self, rows: Rows, batch: dict[str, Tensor], rng: RowRandom) -> int:
         """Add lm_positions and lm_labels, (N,) int64; return N, the tokens to predict."""
         token_ids = batch["token_ids"]
-        positions = next_positions(batch["lengths"], token_ids.shape[1])
+        positions = _with_next(batch["lengths"], token_ids.shape[1])
         batch["lm_positions"] = positions
         batch["lm_labels"] = token_ids.flatten()[positions + 1]
         return len(positions)
@@ -51,6 +51,4 @@ class LmTarget(nn.Module):
         hidden: (B, T, D).
         """
         scored = hidden.flatten(0, 1).index_select(0, batch["lm_positions"])
-        loss_sum, correct = self.output(scored, batch["lm_labels"])
-        total = torch.tensor(len(scored), device=hidden.device)
-        return TargetOutput(loss_sum, {"lm": (correct, total)})
+        return self.output.score(scored, batch["lm_labels"], "lm")

@@ -1,10 +1,13 @@
 """Masked language model: some tokens are hidden and predicted from the rest."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
+from pipeline.errors import ConfigError
 from pipeline.layers import (
     Activation,
     Linear,
@@ -24,8 +27,9 @@ from pipeline.text.vocabulary import TokenIds
 class MlmTarget(nn.Module):
     """Predict hidden tokens: linear map, activation, norm, softmax.
 
-    Source: Devlin et al. 2019, section 3.1 and appendix A.1. Differs: masks are drawn anew each
-    epoch, each position for itself, so their number varies; the softmax is not tied by default.
+    Source: Devlin et al. 2019, section 3.1 and appendix A.1; whole words: google-research/bert,
+    2019; spans: Joshi et al. 2020 (arXiv:1907.10529). Differs: masks are drawn anew each epoch,
+    each unit for itself, so their number varies; the softmax is not tied by default.
     """
 
     instance_kinds = frozenset({"lines", "sentences", "labelled"})
@@ -41,6 +45,13 @@ class MlmTarget(nn.Module):
         """Of these, the share that [MASK] stands for."""
         random_share: float = Field(0.1, ge=0, le=1)
         """Of these, the share that a random token stands for; the rest stay as they are."""
+        unit: Literal["token", "word", "span"] = "token"
+        """What is chosen as a whole: tokens, words (the instances must hold `word_starts`), or
+        spans of random length, all of whose tokens meet the same fate."""
+        span_end: float = Field(0.2, gt=0, le=1)
+        """Chance that a span ends after each of its tokens."""
+        longest_span: int = Field(10, ge=1)
+        """Tokens in the longest span."""
         tied: bool = False
         """Use the word embedding as the softmax matrix; needs embedding.size = hidden_size."""
         activation: Activation = "gelu"
@@ -69,30 +80,56 @@ class MlmTarget(nn.Module):
         """Replace token_ids; add mlm_positions and mlm_labels, (N,) int64; return N.
 
         Positions count in the flattened (B, T). [CLS], [SEP], [MASK] and padding are never chosen.
+        Raises ConfigError if words are wanted and the instances do not tell where they start.
         """
         original = batch["token_ids"].numpy()
-        masked, chosen = self._mask(original, batch["lengths"].numpy(), rng)
+        ids, width = self.token_ids, original.shape[1]
+        fixed = np.isin(original, [ids.cls, ids.sep, ids.mask])
+        fixed |= np.arange(width) >= batch["lengths"].numpy()[:, None]
+        chosen, fate = self._choose(rows, fixed, rng)
+        chosen &= ~fixed
+        masked = chosen & (fate < self.config.mask_share)
+        limit = self.config.mask_share + self.config.random_share
+        swapped = chosen & ~masked & (fate < limit)
+        replaced = np.where(swapped, self._random_ids(rng, width), original)
         positions = np.flatnonzero(chosen)
-        batch["token_ids"] = torch.from_numpy(masked)
+        batch["token_ids"] = torch.from_numpy(np.where(masked, ids.mask, replaced))
         batch["mlm_positions"] = torch.from_numpy(positions)
         batch["mlm_labels"] = torch.from_numpy(original.reshape(-1)[positions])
         return len(positions)
 
-    def _mask(
-        self, token_ids: np.ndarray, lengths: np.ndarray, rng: RowRandom
+    def _choose(
+        self, rows: Rows, fixed: np.ndarray, rng: RowRandom
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return (tokens as the encoder sees them, which are to be predicted), both (B, T)."""
-        config, ids = self.config, self.token_ids
-        width = token_ids.shape[1]
-        special = np.isin(token_ids, [ids.cls, ids.sep, ids.mask])
-        open_to_choice = ~special & (np.arange(width) < lengths[:, None])
+        """Return (which tokens are to be predicted, bool; what happens to them, in 0..1), (B, T).
+
+        Every unit is chosen with the same chance, so the expected share of tokens is `share`.
+        """
+        share, width = self.config.share, fixed.shape[1]
         draws = rng.uniform("mlm", width)
-        chosen = open_to_choice & (draws < config.share)
-        fate = draws / config.share
-        masked = np.where(chosen & (fate < config.mask_share), ids.mask, token_ids)
-        swapped = chosen & (fate >= config.mask_share)
-        swapped &= fate < config.mask_share + config.random_share
-        return np.where(swapped, self._random_ids(rng, width), masked), chosen
+        if self.config.unit == "token":
+            return draws < share, draws / share
+        if self.config.unit == "word":
+            starts = self._word_starts(rows, width)
+        else:
+            starts = rng.uniform("mlm_ends", width) < self.config.span_end
+        starts = starts | fixed
+        starts[:, 1:] |= fixed[:, :-1]
+        unit = _unit_starts(starts, width)
+        if self.config.unit == "span":
+            columns = np.arange(width)
+            unit = columns - (columns - unit) % self.config.longest_span
+        draws = np.take_along_axis(draws, unit, 1)
+        fate = draws / share if self.config.unit == "span" else rng.uniform("mlm_fate", width)
+        return draws < share, fate
+
+    def _word_starts(self, rows: Rows, width: int) -> np.ndarray:
+        if "word_starts" not in rows.columns:
+            raise ConfigError(
+                "targets.mlm.unit: word, but the instances do not hold word_starts; build them "
+                "with word_starts: true, or use unit: token or span"
+            )
+        return rows.ragged("word_starts").padded(width).astype(bool)
 
     def _random_ids(self, rng: RowRandom, width: int) -> np.ndarray:
         """Return (B, T) int64 ids, uniform over the vocabulary without its special tokens."""
@@ -110,9 +147,7 @@ class MlmTarget(nn.Module):
         hidden: (B, T, D).
         """
         scored = hidden.flatten(0, 1).index_select(0, batch["mlm_positions"])
-        loss_sum, correct = self.output(self._features(scored), batch["mlm_labels"])
-        total = torch.tensor(len(scored), device=hidden.device)
-        return TargetOutput(loss_sum, {"mlm": (correct, total)})
+        return self.output.score(self._features(scored), batch["mlm_labels"], "mlm")
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the scores of every token for hidden states, (..., D) -> (..., V)."""
@@ -120,3 +155,8 @@ class MlmTarget(nn.Module):
 
     def _features(self, hidden: Tensor) -> Tensor:
         return self.norm(activate(self.transform(hidden), self.config.activation))
+
+
+def _unit_starts(starts: np.ndarray, width: int) -> np.ndarray:
+    """Return (B, T) int64, for each position where its unit starts; starts: (B, T) bool."""
+    return np.maximum.accumulate(np.where(starts, np.arange(width), 0), axis=1)

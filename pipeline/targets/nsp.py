@@ -1,10 +1,9 @@
 """Next sentence prediction: is the second segment the true continuation of the first?"""
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from pipeline.layers import Linear, Pooling, TargetOutput, pool
+from pipeline.layers import Pooling, RowClassifier, TargetOutput
 from pipeline.registry import TARGETS, ComponentConfig
 from pipeline.text.order import RowRandom
 from pipeline.text.rows import Rows
@@ -12,7 +11,7 @@ from pipeline.text.vocabulary import TokenIds
 
 
 @TARGETS.register("nsp")
-class NspTarget(nn.Module):
+class NspTarget(RowClassifier):
     """Label 1: the second segment comes from elsewhere; 0: it is the continuation.
 
     Source: Devlin et al. 2019, section 3.1. Differs: the loss is a sum over rows.
@@ -28,15 +27,12 @@ class NspTarget(nn.Module):
         pooler: bool = True
         """A hidden layer with tanh before the output; the reference's `nsp` alone has none."""
         pooling: Pooling = "first"
-        """Which hidden states are looked at; a left-to-right encoder needs last or mean."""
+        """Which hidden states are looked at; a left-to-right encoder needs last, mean or max."""
         read_padding: bool = False
         """mean, max and last over the padding too."""
 
     def __init__(self, config: Config, hidden_size: int, token_ids: TokenIds):
-        super().__init__()
-        self.config = config
-        self.pooler = Linear(hidden_size, hidden_size) if config.pooler else None
-        self.output = Linear(hidden_size, 2)
+        super().__init__(hidden_size, 2, config.pooler, config.pooling, config.read_padding)
 
     def collate(self, rows: Rows, batch: dict[str, Tensor], rng: RowRandom) -> int:
         """Add nsp_labels (B,) int64; return B."""
@@ -45,11 +41,4 @@ class NspTarget(nn.Module):
 
     def forward(self, hidden: Tensor, batch: dict[str, Tensor]) -> TargetOutput:
         """Return the sum of cross-entropies over rows and the accuracy. hidden: (B, T, D)."""
-        config, labels = self.config, batch["nsp_labels"]
-        pooled = pool(hidden, batch["lengths"], config.pooling, config.read_padding)
-        pooled = pooled if self.pooler is None else self.pooler(pooled).tanh()
-        logits = self.output(pooled)
-        loss_sum = functional.cross_entropy(logits.float(), labels, reduction="sum")
-        correct = (logits.argmax(-1) == labels).sum()
-        total = torch.tensor(len(labels), device=hidden.device)
-        return TargetOutput(loss_sum, {"nsp": (correct, total)})
+        return self.score(hidden, batch["lengths"], batch["nsp_labels"], "nsp")
