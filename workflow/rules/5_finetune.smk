@@ -1,7 +1,7 @@
 rule finetune:
     input:
-        train="data/datasets/{dataset}/train.tsv",
-        dev="data/datasets/{dataset}/dev.tsv",
+        train=rows("train"),
+        dev=rows("dev"),
         vocab=vocab_of,
         initial=pretrained_model,
     output:

@@ -2,7 +2,7 @@ rule evaluate:
     input:
         model="results/5_finetune/{recipe}/{dataset}/{start}_seed_{seed}.safetensors",
         vocab=vocab_of,
-        data="data/datasets/{dataset}/test.tsv",
+        data=rows("test"),
     output:
         metrics="results/6_evaluate/{recipe}/{dataset}/{start}_seed_{seed}.json",
         predictions="results/6_evaluate/{recipe}/{dataset}/{start}_seed_{seed}.predictions.tsv",

@@ -2,7 +2,9 @@ rule report:
     input:
         report_inputs,
     output:
-        report(
+        tables="results/7_report/{page}.md",
+        figures="results/7_report/{page}.json",
+        page=report(
             "results/7_report/{page}.html",
             caption="../report/report.rst",
             category="Report",
@@ -15,7 +17,8 @@ rule report:
         "../../environment.yml"
     params:
         spec=lambda wildcards: canonical_json(CATALOG.report_spec(rows_of(PAGES[wildcards.page]))),
-        results=subpath(output[0], ancestor=2),
+        results=subpath(output.page, ancestor=2),
     shell:
         "exec python -m pipeline report --spec {params.spec:q} --results {params.results:q}"
-        " --out {output:q} > {log:q} 2>&1"
+        " --out {output.page:q} --markdown {output.tables:q} --json {output.figures:q}"
+        " > {log:q} 2>&1"

@@ -35,6 +35,11 @@ def any_of(names):
     return "|".join(map(re.escape, sorted(names))) or "(?!)"
 
 
+def is_span(dataset):
+    """Return whether a data set's parts are passages with questions, not tables."""
+    return CATALOG.datasets[dataset].task.name == "span"
+
+
 PAGES = {"report": "all", "report_zoo": "zoo", "report_zoo_mini": "zoo_mini"}
 
 

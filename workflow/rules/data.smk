@@ -6,7 +6,7 @@ rule fetch:
         text="data/corpora/{corpus}.txt",
         ledger="data/corpora/{corpus}.ledger.json",
     log:
-        "results/logs/fetch/{corpus}.log",
+        "results/logs/fetch/corpora/{corpus}.log",
     localrule: True
     conda:
         "../../environment.yml"
@@ -23,7 +23,9 @@ rule fetch_dataset:
         test="data/datasets/{dataset}/test.tsv",
         ledger="data/datasets/{dataset}/ledger.json",
     log:
-        "results/logs/fetch/{dataset}.log",
+        "results/logs/fetch/datasets/{dataset}.log",
+    wildcard_constraints:
+        dataset=any_of(dataset for dataset in CATALOG.datasets if not is_span(dataset)),
     localrule: True
     conda:
         "../../environment.yml"
@@ -34,15 +36,28 @@ rule fetch_dataset:
         "exec python -m pipeline fetch --spec {params.spec:q} --out {params.out:q} > {log:q} 2>&1"
 
 
+# Questions on passages come as SQuAD-style JSON.
+use rule fetch_dataset as fetch_spans with:
+    output:
+        train="data/datasets/{dataset}/train.json",
+        dev="data/datasets/{dataset}/dev.json",
+        test="data/datasets/{dataset}/test.json",
+        ledger="data/datasets/{dataset}/ledger.json",
+    wildcard_constraints:
+        dataset=any_of(filter(is_span, CATALOG.datasets)),
+
+
 rule fetch_vocabulary:
     output:
-        "data/vocabularies/{vocab}.txt",
+        tokens="data/vocabularies/{vocab}.txt",
+        ledger="data/vocabularies/{vocab}.ledger.json",
     log:
-        "results/logs/fetch/{vocab}.log",
+        "results/logs/fetch/vocabularies/{vocab}.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
         spec=spec(CATALOG.vocabulary_source, "vocab"),
     shell:
-        "exec python -m pipeline fetch --spec {params.spec:q} --out {output:q} > {log:q} 2>&1"
+        "exec python -m pipeline fetch --spec {params.spec:q} --out {output.tokens:q}"
+        " > {log:q} 2>&1"

@@ -4,7 +4,17 @@
 def source_texts(wildcards):
     """Return the data sets' parts that a corpus is made of."""
     sources = CATALOG.corpora[wildcards.corpus].sources
-    return [f"data/datasets/{s.dataset}/{s.part}.tsv" for s in sources if s.dataset]
+    return [part_file(source.dataset, source.part) for source in sources if source.dataset]
+
+
+def part_file(dataset, part):
+    """Return the file of a part of a data set."""
+    return f"data/datasets/{dataset}/{part}.{'json' if is_span(dataset) else 'tsv'}"
+
+
+def rows(part):
+    """Return an input function: the part's rows of a job's data set."""
+    return lambda wildcards: part_file(wildcards.dataset, part)
 
 
 def vocabulary_texts(wildcards):
