@@ -184,16 +184,15 @@ def _fetch_dataset(spec: DatasetSpec, out: Path, places: Places) -> None:
     """Publish the parts of a data set and its ledger; all or nothing."""
     pools = _pools(spec)
     located = _locate_all([source for pool in pools for source in pool.sources], places)
-    paragraphs = spec.task.name == "span"
     ledger = Ledger()
     with ExitStack() as stack:
         files: dict[Part, PartFile] = {}
         paths: dict[Part, tuple[Path, Path]] = {}
         for part in PARTS:
-            path = out / f"{part}{'.json' if paragraphs else '.tsv'}"
+            path = out / f"{part}{'.json' if spec.task.name == 'span' else '.tsv'}"
             temporary = stack.enter_context(atomic_path(path))
             paths[part] = path, temporary
-            files[part] = PartFile(temporary, str(path), paragraphs)
+            files[part] = PartFile(temporary, str(path), spec.task.name)
         for number, pool in enumerate(pools):
             scratch = places.scratch / f"pool_{number}"
             scratch.mkdir()

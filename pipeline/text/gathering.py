@@ -11,6 +11,7 @@ from pipeline.text.corpus import Corpus
 from pipeline.text.fields import iter_fields, labelled_problem, parallel_problem
 from pipeline.text.ledger import Ledger
 from pipeline.text.tables import RowLedger, iter_records
+from pipeline.text.tagged_words import PLAIN
 
 _ROWS_AT_ONCE = 10_000
 # Required and optional columns of a data set's part, by the format of the corpus.
@@ -55,12 +56,15 @@ def iter_units(
 def iter_plain_lines(
     source: Source, path: Path, bad_rows: str, ledger: Ledger
 ) -> Iterator[list[str]]:
-    """Yield lists of the lines of a file of plain texts; blank ones are counted and left out."""
+    """Yield lists of the lines of a file of plain texts; blank ones are counted and left out.
+
+    Of tagged words those lines keep the words alone, where the source says so.
+    """
     for block in Corpus([path], bad_rows=bad_rows).iter_blocks(0, 1, ledger):
         lines = block.text.split("\n")[:-1]
         full = [line for line in lines if line.strip(" \t")]
         ledger.count("blank_lines", len(lines) - len(full))
-        yield full
+        yield list(map(PLAIN[source.words], full)) if source.words in PLAIN else full
 
 
 def cut_sentences(text: str, where: str) -> list[str]:

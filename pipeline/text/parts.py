@@ -18,6 +18,7 @@ from pipeline.text.gathering import iter_plain_lines
 from pipeline.text.ledger import Ledger
 from pipeline.text.order import name_counter
 from pipeline.text.tables import RowLedger, is_json_lines, iter_records
+from pipeline.text.tagged_words import entities
 
 MAX_COUNTED_LABELS = 1000
 COLUMNS = ("id", "qid", "label", "text_a", "text_b")
@@ -36,13 +37,14 @@ class Item:
 
 
 class PartFile:
-    """Writes the items of one part to `path` and keeps count of them."""
+    """Writes the items of one part, for a task, to `path` and keeps count of them."""
 
-    def __init__(self, path: Path, where: str, paragraphs: bool):
+    def __init__(self, path: Path, where: str, task: str):
         self.rows = 0
         self.labels: Counter[str] = Counter()
         self._file = path.open("wb")
-        self._writer = (_ParagraphWriter if paragraphs else _TableWriter)(self._file, where)
+        self._writer = (_ParagraphWriter if task == "span" else _TableWriter)(self._file, where)
+        self._labelled = task in {"classify", "rank"}
         self._contents: list[int] = []
 
     def write(self, item: Item) -> None:
@@ -50,7 +52,7 @@ class PartFile:
         self.rows += 1
         self._writer.write(item)
         self._contents.append(xxhash.xxh3_64_intdigest(item.content))
-        if len(self.labels) < MAX_COUNTED_LABELS:
+        if self._labelled and len(self.labels) < MAX_COUNTED_LABELS:
             self.labels[item.label.decode()] += 1
 
     def close(self) -> None:
@@ -89,17 +91,21 @@ def iter_items(
 
 
 def _iter_rows(source: Source, path: Path, bad_rows: str, ledger: Ledger) -> Iterator[Item]:
-    """Yield the rows of a table with a header, or of a file of plain texts with one label."""
-    if source.label is not None:
+    """Yield the rows of a table with a header, or of a file of plain lines."""
+    if source.words == "entities":
+        for lines in iter_plain_lines(source, path, bad_rows, ledger):
+            for text, tags in map(entities, lines):
+                yield _row({"label": tags, "text_a": text})
+    elif source.label is not None:
         for lines in iter_plain_lines(source, path, bad_rows, ledger):
             yield from (_row({"label": str(source.label), "text_a": line}) for line in lines)
-        return
-    rows = RowLedger(str(path), bad_rows)
-    optional = [name for name in COLUMNS if name != "text_a"]
-    for _, fields in iter_records(path, ["text_a"], optional, rows, is_json_lines(path)):
-        yield _row(fields)
-    for reason, number in rows.skipped.items():
-        ledger.drop(reason, number)
+    else:
+        rows = RowLedger(str(path), bad_rows)
+        optional = [name for name in COLUMNS if name != "text_a"]
+        for _, fields in iter_records(path, ["text_a"], optional, rows, is_json_lines(path)):
+            yield _row(fields)
+        for reason, number in rows.skipped.items():
+            ledger.drop(reason, number)
 
 
 def _row(fields: Mapping[str, str]) -> Item:
