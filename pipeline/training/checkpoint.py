@@ -5,11 +5,14 @@ shapes and bytes of the tensors, checked whenever a file is read.
 """
 
 import hashlib
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -43,9 +46,19 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     text = canonical_json({**metadata, "weights": weights})
     with atomic_path(path) as temporary:
         crash_point("writing")
-        save_file(plain, temporary, metadata={TENSOR_METADATA: text})
+        _write(temporary, plain, text)
         crash_point("written")
     return weights
+
+
+def _write(path: Path, tensors: dict[str, Tensor], text: str) -> None:
+    """Write a file; an error of the disk, which safetensors hides in its own, comes out as one."""
+    try:
+        save_file(tensors, path, metadata={TENSOR_METADATA: text})
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+        raise
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

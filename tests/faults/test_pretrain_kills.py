@@ -138,7 +138,7 @@ def test_a_full_disk_stops_with_the_last_point_kept(inputs, digest, tmp_path):
     assert full.returncode == 74, full.stderr
     assert "file size limit reached" in full.stderr
     assert not list(out.glob("*"))
-    assert_recovers(inputs, out, digest, 12)
+    assert_recovers(inputs, out, digest, last_step(out))
 
 
 DRIFT = """
