@@ -261,6 +261,8 @@ def _describe(
         "rows": file.rows,
         "bytes": temporary.stat().st_size,
         "digest": digest_file(temporary),
+        # Under which a corpus that is made of this part names it.
+        "sha256": digest_file(temporary, "sha256"),
         "labels": dict(sorted(file.labels.items())),
     }
     if part != "train":
