@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.errors import printable
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -67,3 +69,15 @@ def notes_of(ledger: Mapping[str, Any]) -> dict[str, int]:
         for name, value in ledger.items()
         if name not in booked and isinstance(value, int) and not isinstance(value, bool)
     }
+
+
+MAX_LABELS = 8
+
+
+def label_counts(part: Mapping[str, Any]) -> str:
+    """Return how often each label stands in a part, the frequent ones where there are many."""
+    counts = part.get("labels", {})
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = sorted(ranked[:MAX_LABELS]) if len(ranked) <= MAX_LABELS else ranked[:MAX_LABELS]
+    rest = f", and {len(ranked) - MAX_LABELS} labels more" if len(ranked) > MAX_LABELS else ""
+    return ", ".join(f"{printable(label)}: {number:,}" for label, number in shown) + rest

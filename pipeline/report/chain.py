@@ -36,6 +36,6 @@ def chain_of(recipe: RecipeResult) -> list[ChainStage]:
 
 
 def label_of(step: Step) -> str:
-    """Return what a person calls a file: the set of a manifest, else its name without suffixes."""
+    """Return what a person calls a file: its name without suffixes, or that of its folder."""
     *folders, name = step.path.split("/")
-    return folders[-1] if name == "manifest.json" and folders else name.partition(".")[0]
+    return folders[-1] if name in {"manifest.json", "ledger.json"} else name.partition(".")[0]

@@ -14,7 +14,7 @@ from pipeline.errors import ArtifactError, DataError, printable
 from pipeline.recipes import Start
 from pipeline.registry import describe
 from pipeline.report.costs import read_resources, read_speed
-from pipeline.report.inventory import Artifact, Inventory
+from pipeline.report.inventory import Artifact, scan
 from pipeline.report.mistakes import read_mistakes
 from pipeline.report.results import Metrics, RecipeResult, Run, Step, Tuning
 from pipeline.report.settings import ReportedRecipe, ScoreSet
@@ -50,8 +50,9 @@ def parse(model: type[Model], values: dict[str, Any], where: str) -> Model:
 class Gatherer:
     """Reads the results of recipe after recipe; `warnings` tells what was missing."""
 
-    def __init__(self, results: Path, inventory: Inventory, examples: int):
-        self.results, self.inventory, self.examples = results, inventory, examples
+    def __init__(self, results: Path, data: Path, examples: int):
+        self.results, self.data, self.examples = results, data, examples
+        self.inventory = scan(results, data)
         self.warnings: list[tuple[str, str]] = []
         """(recipe, what is missing)."""
         self._rows: dict[str, tuple[str, Path]] = {}
@@ -77,7 +78,8 @@ class Gatherer:
             parameters=count_parameters(weights) if weights else None,
             vocabulary=self._record("1_vocab/{}.json", recipe.vocabulary),
             instances={key: value for key, value in manifest.items() if key != "shards"},
-            lineage=[_step(self.results, artifact) for artifact in lineage],
+            fetched=[_ledger(artifact) for artifact in lineage if artifact.stage == "fetch"],
+            lineage=[self._step(artifact) for artifact in lineage],
             versions=_versions(lineage),
             resources=read_resources(self.results / "benchmarks", recipe),
             tokens_per_second=read_speed(self.results / "logs" / "pretrain" / recipe.name),
@@ -165,6 +167,16 @@ class Gatherer:
             found |= {a.path: a for a in [artifact, *self.inventory.ancestors(artifact)]}
         return [found[path] for path in sorted(found)]
 
+    def _step(self, artifact: Artifact) -> Step:
+        """Return a file of the lineage, its path below the results or the data folder."""
+        roots = [root for root in (self.results, self.data) if artifact.path.is_relative_to(root)]
+        return Step(
+            path=artifact.path.relative_to(roots[0]).as_posix(),
+            stage=artifact.stage,
+            digest=artifact.digest,
+            inputs=artifact.inputs,
+        )
+
     def _warn(self, recipe: ReportedRecipe, runs: Sequence[Run], steps: Sequence[Path]) -> None:
         """Note every gap, unless the recipe is known not to run here."""
         if recipe.unavailable:
@@ -197,14 +209,11 @@ def _wanted(scores: Sequence[ScoreSet]) -> Iterator[tuple[str, Start, int]]:
                 yield wanted.dataset, start, seed
 
 
-def _step(results: Path, artifact: Artifact) -> Step:
-    inside = artifact.path.is_relative_to(results)
-    return Step(
-        path=str(artifact.path.relative_to(results)) if inside else artifact.path.name,
-        stage=artifact.stage,
-        digest=artifact.digest,
-        inputs=artifact.inputs,
-    )
+def _ledger(artifact: Artifact) -> dict[str, Any]:
+    """Return what a fetched text's ledger counts, with the name of the text."""
+    path = artifact.path
+    name = path.parent.name if path.name == "ledger.json" else path.name.partition(".")[0]
+    return {"name": name, **{k: v for k, v in artifact.record.items() if k != "stamp"}}
 
 
 def _versions(lineage: Sequence[Artifact]) -> dict[str, list[str]]:

@@ -86,14 +86,22 @@ def read_artifact(path: Path) -> Artifact | None:
     if path.suffix == ".json":
         record = read_json_artifact(path)
         own = digest_value(record)
-        fields = VOUCHED.get(record.get("stamp", {}).get("stage", ""), ())
-        vouched = {record[name] for name in fields if isinstance(record.get(name), str)}
-        return Artifact(path, own, frozenset({own, *vouched}), record)
+        return Artifact(path, own, frozenset({own, *_vouched(record)}), record)
     return None
 
 
-# Fields in which a record states the digest of the file that it stands beside.
-VOUCHED = {"vocab": ("vocabulary",), "pretrain": ("weights", "optimizer")}
+def _vouched(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the digests of the files that a record stands for."""
+    stage = record.get("stamp", {}).get("stage", "")
+    for name in _VOUCHED.get(stage, ()):
+        if isinstance(record.get(name), str):
+            yield record[name]
+    if stage == "fetch":
+        for part in record.get("parts", {}).values():
+            yield from (part[name] for name in ("digest", "sha256") if name in part)
+
+
+_VOUCHED = {"vocab": ("vocabulary",), "pretrain": ("weights", "optimizer"), "fetch": ("text",)}
 
 
 class Inventory:
@@ -140,7 +148,7 @@ def scan(*roots: Path) -> Inventory:
     """Return the inventory of folders; what cannot be read becomes a problem, not an error."""
     artifacts: list[Artifact] = []
     problems: list[str] = []
-    for path in sorted({path for root in roots for path in _files(root)}):
+    for path in sorted({path for root in roots for path in artifact_files(root)}):
         try:
             artifact = read_artifact(path)
         except PipelineError as error:
@@ -151,8 +159,11 @@ def scan(*roots: Path) -> Inventory:
     return Inventory(artifacts, problems)
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """Give the files that may be artefacts: none hidden, none of a folder of run facts."""
+def artifact_files(root: Path) -> Iterator[Path]:
+    """Yield the files that may be artefacts: none hidden, none of a folder of run facts.
+
+    A file is yielded itself; nothing for a path that does not exist.
+    """
     if root.is_file():
         yield root
     for path in root.rglob("*"):

@@ -13,10 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import __version__
-from pipeline.artifacts import digest_bytes
 from pipeline.errors import printable
 from pipeline.recipes import Start
-from pipeline.report.books import books_of, notes_of
+from pipeline.report.books import books_of, label_counts, notes_of
 from pipeline.report.chain import STAGE_ORDER, chain_of, label_of
 from pipeline.report.filters import FILTERS, signed
 from pipeline.report.plots import (
@@ -28,6 +27,7 @@ from pipeline.report.plots import (
 )
 from pipeline.report.results import RecipeResult, Run
 from pipeline.report.scores import best
+from pipeline.report.seal import NO_DIGEST, seal
 from pipeline.report.tables import (
     STARTS,
     Headline,
@@ -48,15 +48,13 @@ SECTIONS = (
     ("runs", "Every run", ("tables",)),
     ("curves", "Pre-training", ("curves",)),
     ("cost", "Accuracy against cost", ("cost_plots",)),
-    ("data", "Text and vocabulary", ("instance_sets", "vocabularies")),
+    ("data", "Text and vocabulary", ("fetched", "instance_sets", "vocabularies")),
     ("mistakes", "Misjudged rows", ("mistakes",)),
     ("lineage", "Lineage", ("chains",)),
     ("settings", "Settings and versions", ("recipes",)),
     ("run", "This run", ("costs", "speeds")),
 )
 TEMPLATES = Path(__file__).parent / "templates"
-# Stands where the page's own digest goes, while that digest is taken.
-NO_DIGEST = "0" * 32
 
 
 def render_page(report: Report) -> str:
@@ -69,7 +67,9 @@ def render_page(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    environment.globals.update(books_of=books_of, notes_of=notes_of, label_of=label_of)
+    environment.globals.update(
+        books_of=books_of, notes_of=notes_of, label_of=label_of, label_counts=label_counts
+    )
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     page = environment.get_template("page.html").render(
         report=report,
@@ -78,15 +78,7 @@ def render_page(report: Report) -> str:
         digest=NO_DIGEST,
         **_content(report),
     )
-    return page.replace(NO_DIGEST, digest_bytes(page.encode()), 1)
-
-
-def check_page(page: str) -> bool:
-    """Return whether the text of a page is what its own digest says."""
-    mark = 'name="digest" content="'
-    place = page.find(mark) + len(mark)
-    stated = page[place : place + 32]
-    return digest_bytes((page[:place] + NO_DIGEST + page[place + 32 :]).encode()) == stated
+    return seal(page)
 
 
 def _content(report: Report) -> dict[str, Any]:
@@ -108,6 +100,7 @@ def _content(report: Report) -> dict[str, Any]:
             for recipe in report.recipes
             if recipe.training and recipe.training.curve
         ],
+        "fetched": _fetched(report.recipes),
         "instance_sets": _distinct(report.recipes, "instances"),
         "vocabularies": [
             (names, record["name"], _vocabulary_facts(record))
@@ -192,6 +185,12 @@ def _distinct(
             key = json.dumps(record, sort_keys=True)
             groups.setdefault(key, ([], record))[0].append(recipe.recipe.name)
     return list(groups.values())
+
+
+def _fetched(recipes: Iterable[RecipeResult]) -> list[dict[str, Any]]:
+    """Return the ledgers of all texts, each once, by name."""
+    ledgers = {ledger["name"]: ledger for recipe in recipes for ledger in recipe.fetched}
+    return [ledger for _, ledger in sorted(ledgers.items())]
 
 
 def _vocabulary_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -191,6 +191,8 @@ class RecipeResult(Record):
     """Record of the vocabulary."""
     instances: dict[str, Any] = {}
     """Manifest of the instance set, without its list of shards."""
+    fetched: list[dict[str, Any]] = []
+    """Ledgers of the texts it was made of and scored on, each with a name."""
     lineage: list[Step] = []
     versions: dict[str, list[str]] = {}
     resources: list[Resources] = []

@@ -15,7 +15,6 @@ from pipeline.artifacts import write_json, write_text
 from pipeline.errors import MissingError, UsageError
 from pipeline.report.exports import add_figures, read_figures, to_json, to_markdown
 from pipeline.report.gather import Gatherer, discover
-from pipeline.report.inventory import scan
 from pipeline.report.page import render_page
 from pipeline.report.scores import in_words, signed
 from pipeline.report.settings import ReportSpec
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _collect(spec: ReportSpec, args: argparse.Namespace) -> Report:
     """Return what is to be shown. Raises MissingError if there is nothing at all."""
-    gatherer = Gatherer(args.results, scan(args.results, args.data), spec.examples)
+    gatherer = Gatherer(args.results, args.data, spec.examples)
     own = [gatherer.read(recipe) for recipe in spec.recipes or discover(args.results)]
     others = [figures for path in args.figures for figures in read_figures(path)]
     recipes = add_figures(own, others, listed=bool(spec.recipes))
@@ -66,10 +65,8 @@ def _collect(spec: ReportSpec, args: argparse.Namespace) -> Report:
         raise MissingError(f"{args.results}: no results at all; run the workflow first")
     if wanted and not any(run.result for run in wanted):
         first = args.results / wanted[0].place
-        raise MissingError(
-            f"{first}: no such file, and none of the other {len(wanted) - 1} metrics files; run the "
-            "workflow first"
-        )
+        rest = f"none of the other {len(wanted) - 1} metrics files" if wanted[1:] else "no other"
+        raise MissingError(f"{first}: no such file, and {rest}; run the workflow first")
     adopted = {recipe.recipe.name for recipe in recipes if recipe.measured_elsewhere}
     return Report(spec, recipes, [w for name, w in gatherer.warnings if name not in adopted])
 

@@ -1,0 +1,225 @@
+"""Whether files are what they claim to be: bytes against digests, stamps against one another."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.artifacts import read_json_artifact, read_tensor_stamp
+from pipeline.errors import ArtifactError, ConfigError, MissingError, PipelineError
+from pipeline.report.inventory import Artifact, Inventory, artifact_files, read_artifact
+from pipeline.report.seal import page_digest, stated_digest
+from pipeline.strict import parse_json, read_json
+from pipeline.text.manifest import MANIFEST, Manifest, check_files, read_manifest
+from pipeline.text.vocabulary import read_vocabulary
+
+OPTIMIZER = "optimizer"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came out about one file."""
+
+    path: Path
+    kind: str
+    """What it is, empty if it is of no kind of this pipeline."""
+    digest: str = ""
+    error: PipelineError | None = None
+    """What is wrong with it."""
+
+    @property
+    def state(self) -> str:
+        """One word: whole, damaged, misfit, missing or unknown."""
+        if self.error is None:
+            return "whole" if self.kind else "unknown"
+        states = {ArtifactError: "damaged", ConfigError: "misfit", MissingError: "missing"}
+        return states.get(type(self.error), "refused")
+
+
+def verify(roots: Iterable[Path]) -> list[Finding]:
+    """Return a finding for every file of `roots` (files, or folders searched), by path.
+
+    Every byte of a file of ours is read. Then the stamps of all that is whole are compared.
+    """
+    files = sorted({path for root in roots for path in artifact_files(root)})
+    findings: list[Finding] = []
+    artifacts: list[Artifact] = []
+    for path in files:
+        findings += _check(path, artifacts)
+    inventory = Inventory(artifacts)
+    misfits = dict(_misfits(inventory))
+    return [
+        Finding(f.path, f.kind, f.digest, f.error or misfits.get(f.path))
+        for f in sorted(findings, key=lambda finding: finding.path)
+    ]
+
+
+def _check(path: Path, artifacts: list[Artifact]) -> list[Finding]:
+    """Return what one file, or a manifest with its shards, turns out to be."""
+    checks: dict[str, Callable[[Path], tuple[str, str]]] = {
+        ".safetensors": _check_weights,
+        ".json": _check_record,
+        ".arrow": _check_shard,
+        ".txt": _check_text,
+        ".tsv": _check_text,
+        ".html": _check_page,
+    }
+    if path.suffix not in checks:
+        return [Finding(path, "")]
+    try:
+        kind, digest = checks[path.suffix](path)
+        if kind and (artifact := read_artifact(path)):
+            artifacts.append(artifact)
+    except PipelineError as error:
+        return [Finding(path, "file", "", error)]
+    return [Finding(path, kind, digest), *_missing_shards(path, kind)]
+
+
+def _check_weights(path: Path) -> tuple[str, str]:
+    """Every tensor's bytes are digested; weights of other programs are of no kind of ours."""
+    try:
+        record = read_tensor_stamp(path)
+    except ConfigError:
+        return "", ""
+    return (OPTIMIZER if OPTIMIZER in path.name else "weights"), record["weights"]
+
+
+def _check_record(path: Path) -> tuple[str, str]:
+    value = read_json(path, ArtifactError)
+    if not isinstance(value, dict) or not {"digest", "stamp"} & set(value):
+        return "", ""
+    record = read_json_artifact(path)
+    stage = str(record.get("stamp", {}).get("stage", ""))
+    if path.name == MANIFEST and stage == "instances":
+        read_manifest(path.parent)
+        return "manifest", value["digest"]
+    return f"record of {stage}" if stage else "record", value["digest"]
+
+
+def _check_shard(path: Path) -> tuple[str, str]:
+    """A shard is vouched for by the manifest beside it, or by its own record."""
+    manifest = read_manifest(path.parent)
+    parts = [entry.part(held_out) for entry in manifest.shards for held_out in (False, True)]
+    listed = [part for part in parts if part.file == path.name]
+    if not listed:
+        return "", ""
+    check_files(path.parent, listed)
+    _check_shard_stamp(path, manifest)
+    return "shard", listed[0].digest
+
+
+def _check_shard_stamp(path: Path, manifest: Manifest) -> None:
+    try:
+        with pa.memory_map(str(path)) as source:
+            metadata = pa.ipc.open_file(source).schema.metadata or {}
+    except pa.ArrowException as error:
+        raise ArtifactError(f"{path}: not a readable Arrow file: {error}") from None
+    stamp = parse_json(metadata.get(b"stamp", b"{}").decode(), str(path), ArtifactError)
+    theirs = stamp.get("inputs", {}).get("vocabulary", "none")
+    if theirs != manifest.vocabulary:
+        raise ConfigError(
+            f"{path}: made with vocabulary {theirs[:12]}..., its manifest says "
+            f"{manifest.vocabulary[:12]}...; rebuild the shards or pass the other vocabulary"
+        )
+
+
+def _missing_shards(path: Path, kind: str) -> Iterator[Finding]:
+    if kind != "manifest":
+        return
+    for entry in read_manifest(path.parent).shards:
+        for part in (entry.part(False), entry.part(True)):
+            if not (path.parent / part.file).exists():
+                missing = path.parent / part.file
+                error = MissingError(
+                    f"{missing}: no such file; the manifest lists it, build it again"
+                )
+                yield Finding(missing, "shard", part.digest, error)
+
+
+def _check_text(path: Path) -> tuple[str, str]:
+    """A vocabulary is vouched for by the record beside it, a fetched text by its ledger."""
+    beside = path.with_suffix(".json")
+    if path.suffix == ".txt" and beside.exists():
+        stated = read_json_artifact(beside, "vocab")["vocabulary"]
+        found = read_vocabulary(path).digest
+        if found != stated:
+            raise ArtifactError(
+                f"{path}: tokens have digest {found[:12]}..., {beside.name} says {stated[:12]}...; "
+                "edited or damaged, build it again"
+            )
+        return "vocabulary", found
+    return "", ""
+
+
+def _check_page(path: Path) -> tuple[str, str]:
+    page = path.read_text(encoding="utf-8", errors="replace")
+    stated = stated_digest(page)
+    if stated is None:
+        return "", ""
+    if (found := page_digest(page)) != stated:
+        raise ArtifactError(
+            f"{path}: content has digest {found[:12]}..., its own record says {stated[:12]}...; "
+            "edited or damaged, build it again"
+        )
+    return "report", stated
+
+
+# Stamps against one another --------------------------------------------------------------------
+
+
+def _misfits(inventory: Inventory) -> Iterator[tuple[Path, PipelineError]]:
+    """Yield (path, error) of every artefact that was made from something else than stands here."""
+    vocabularies = {
+        str(artifact.record["vocabulary"])
+        for artifact in inventory.artifacts
+        if artifact.stage == "vocab"
+    }
+    for artifact in inventory.artifacts:
+        for role, digest in artifact.inputs:
+            if role == "vocabulary" and vocabularies and digest not in vocabularies:
+                yield artifact.path, _misfit(artifact.path, role, digest, vocabularies)
+            elif source := _source_pattern(artifact, role):
+                known = [other for other in inventory.artifacts if other.path.match(source)]
+                if known and not any(digest in other.digests for other in known):
+                    found = {other.digest for other in known}
+                    yield artifact.path, _misfit(artifact.path, role, digest, found)
+    yield from _torn_checkpoints(inventory)
+
+
+def _misfit(path: Path, role: str, digest: str, found: set[str]) -> PipelineError:
+    here = ", ".join(f"{value[:12]}..." for value in sorted(found)[:3])
+    return ConfigError(f"{path}: made with {role} {digest[:12]}..., here is {here}; build it again")
+
+
+def _source_pattern(artifact: Artifact, role: str) -> str | None:
+    """Return where in a results folder the input of a role stands, as the end of a path."""
+    parts = artifact.path.with_suffix("").parts
+    if artifact.stage == "evaluate" and role == "model" and len(parts) >= 4:
+        return "/".join(("5_finetune", *parts[-3:])) + ".safetensors"
+    if artifact.stage == "finetune" and role == "init" and len(parts) >= 4:
+        return f"4_average/{parts[-3]}.safetensors"
+    if artifact.stage == "average" and role == "models" and parts[-2:-1] == ("4_average",):
+        return f"3_pretrain/{parts[-1]}/step_*"
+    if artifact.stage == "pretrain" and role == "instances":
+        return "2_instances/*/manifest.json"
+    return None
+
+
+def _torn_checkpoints(inventory: Inventory) -> Iterator[tuple[Path, PipelineError]]:
+    """Yield weights and moments that are not those which the record beside them names."""
+    records = {a.path: a for a in inventory.artifacts if a.path.suffix == ".json"}
+    for artifact in inventory.artifacts:
+        path = artifact.path
+        if artifact.stage != "pretrain" or path.suffix != ".safetensors":
+            continue
+        record = records.get(path.with_name(path.name.partition(".")[0] + ".json"))
+        stated = record and record.record.get(OPTIMIZER if OPTIMIZER in path.name else "weights")
+        if record and stated != artifact.digest:
+            yield (
+                path,
+                ArtifactError(
+                    f"{path}: SHA-256 {artifact.digest[:12]}..., {record.path.name} says "
+                    f"{str(stated)[:12]}...; they are of different runs"
+                ),
+            )
