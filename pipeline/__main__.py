@@ -22,6 +22,7 @@ STAGES = {
     "finetune": "train a task head and the model under it",
     "evaluate": "score a fine-tuned model",
     "predict": "let a fine-tuned model label rows",
+    "probe": "look into a model: gaps, continuations, features, neighbours",
     "report": "show all results on one page",
     "plan": "predict time, memory and disk of recipes",
     "verify": "check digests and stamps of any artefact",

@@ -1,0 +1,121 @@
+"""Look into a trained model: fill gaps, continue texts, write features, find neighbours, inspect.
+
+`probe NAME --help` shows what a probe does and its options, which are given with --set.
+"""
+
+import argparse
+import contextlib
+import inspect
+import os
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.artifacts import atomic_path, write_json
+from pipeline.errors import UsageError
+from pipeline.registry import PROBES
+from pipeline.spec import load_spec
+from pipeline.stages.predictions import json_lines, tab_lines
+from pipeline.text.tables import is_json_lines
+
+STANDARD = Path("-")
+
+
+class _ProbeHelp(argparse.Action):
+    """Shows a probe's own description and options; the probe is imported only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        probe = PROBES.get(parser.prog.rpartition(" ")[2])
+        reads = f"\n--in: {probe.reads}" if probe.reads else ""
+        parser.description = inspect.getdoc(probe) + reads
+        parser.epilog = "options of --set:\n" + "\n".join(_options(probe.Config))
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.print_help()
+        parser.exit()
+
+
+def _options(config: Any) -> Iterator[str]:
+    for name, field in config.model_fields.items():
+        text = " ".join((field.description or "").split())
+        yield f"  {name} (default {field.default!r})\n      {text}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line, one sub-command for each file of pipeline/probes."""
+    package = Path(__file__).parents[1] / "probes"
+    probes = parser.add_subparsers(dest="probe", required=True, metavar="PROBE")
+    for module in pkgutil.iter_modules([str(package)]):
+        probe = probes.add_parser(module.name, add_help=False)
+        probe.add_argument("-h", "--help", action=_ProbeHelp, nargs=0)
+        probe.add_argument("--spec", default="", help="options: a YAML file or inline JSON")
+        probe.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+        probe.add_argument("--model", type=Path, help="a .safetensors file or a model directory")
+        probe.add_argument("--vocab", type=Path, help="absent: that of the directory --model")
+        probe.add_argument("--in", type=Path, dest="source", help="what is read; -: stdin")
+        probe.add_argument("--out", type=Path, default=STANDARD, help="-: stdout (default)")
+        probe.add_argument("--format", choices=["tsv", "jsonl"], help="of rows; default by --out")
+        probe.add_argument("--books", type=Path, help="JSON file for counts and scores")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Open the model, run the probe, publish what it wrote; tell the books on stderr."""
+    # Read when the arithmetic libraries load, so set before torch is imported.
+    os.environ.update(OMP_NUM_THREADS="1", MKL_DYNAMIC="FALSE")
+    from pipeline.probes import Request
+    from pipeline.training.loop import find_device, prepare_torch
+
+    probe_class = PROBES.get(args.probe)
+    config, options = load_spec(probe_class.Config, args.spec, args.set)
+    device = find_device(options.device)
+    prepare_torch(device)
+    source = _source(args, probe_class.reads)
+    probe = probe_class(config, Request(args.model, args.vocab, source, device))
+    with contextlib.ExitStack() as published:
+        output = _Output(args, published)
+        books = probe.run(output)
+        if args.books:
+            write_json(args.books, {"stamp": probe.stamp(), "books": books})
+    told = ", ".join(f"{name} {_figure(value)}" for name, value in books.items())
+    print(f"probe {args.probe}: {told}", file=sys.stderr)
+
+
+def _source(args: argparse.Namespace, reads: str) -> Path | None:
+    """Return the file to read, None for standard input."""
+    if args.source is not None and not reads:
+        raise UsageError(f"--in {args.source}: {args.probe} reads nothing but the model")
+    return None if args.source == STANDARD else args.source
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class _Output:
+    """Standard output, or a file that is published when `published` closes without an error."""
+
+    def __init__(self, args: argparse.Namespace, published: contextlib.ExitStack):
+        self.path = None if args.out == STANDARD else args.out
+        named_json = self.path is not None and is_json_lines(self.path)
+        self._json = args.format == "jsonl" if args.format else named_json
+        self._published = published
+
+    def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows as they come: TSV with a header, or JSON lines."""
+        self.write_text(json_lines(rows) if self._json else tab_lines(rows))
+
+    def write_text(self, lines: Iterable[str]) -> None:
+        """Write lines, which end in a line end, as they come."""
+        file = self.open_binary()
+        for line in lines:
+            file.write(line.encode())
+            if self.path is None:
+                file.flush()
+
+    def open_binary(self) -> BinaryIO:
+        """Return a file to write to; the output that appears when all went well."""
+        if self.path is None:
+            return sys.stdout.buffer
+        temporary = self._published.enter_context(atomic_path(self.path))
+        return self._published.enter_context(temporary.open("wb"))
