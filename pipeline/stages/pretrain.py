@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts import digest_value, make_stamp, writer_lock
-from pipeline.errors import ConfigError, UsageError
+from pipeline.errors import ConfigError, PipelineError, UsageError
 from pipeline.spec import OptimizationSpec, PretrainSpec, RunOptions, load_spec
 from pipeline.stages.progress import Heartbeat
 from pipeline.stages.stopping import StopFlag
@@ -99,8 +99,21 @@ def _train(
     state = args.state or args.out.with_name(args.out.name + ".state")
     lock = writer_lock(state) if place.rank == 0 else contextlib.nullcontext()
     with lock, _open_run(args, spec, options, place) as (training, stamp, metadata):
-        for start, to in _segments(args, spec.optimization):
-            _Segment(args, training, stamp, metadata, state).run(start, to, stop)
+        with _speaking_once(place):
+            for start, to in _segments(args, spec.optimization):
+                _Segment(args, training, stamp, metadata, state).run(start, to, stop)
+
+
+@contextlib.contextmanager
+def _speaking_once(place: Place) -> Iterator[None]:
+    """Leave the error line to rank 0: what ends training ends it on all ranks alike."""
+    try:
+        yield
+    except PipelineError as error:
+        if place.rank == 0:
+            raise
+        print(f"rank {place.rank}: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
 
 
 @contextlib.contextmanager
