@@ -143,10 +143,10 @@ class ClassifyTask(Task):
                 f"{ledger.where}: its labels are not the model's label map; found "
                 f"{printable(theirs)}, the model has {printable(ours)}"
             )
-        if examples and (examples[0].text_b is not None) != self.settings.pairs:
-            wanted = "pairs (text_a and text_b)" if self.settings.pairs else "single texts"
+        kinds = ("single texts", "pairs (text_a and text_b)")
+        if examples and (pairs := examples[0].text_b is not None) != self.settings.pairs:
             raise ConfigError(
-                f"{ledger.where}: the model was trained on {wanted}; this file is not"
+                f"{ledger.where}: found {kinds[pairs]}, the model was trained on {kinds[not pairs]}"
             )
         return [e for e in examples if self._is_known(e, known, ledger)]
 

@@ -31,7 +31,7 @@ def gold_columns(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return (required, optional) columns with that of the gold answer where it is wanted."""
     return (
-        (*required, label) if gold == "required" else tuple(required),
+        (label, *required) if gold == "required" else tuple(required),
         (*optional, label) if gold == "optional" else tuple(optional),
     )
 

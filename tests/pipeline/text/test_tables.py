@@ -142,7 +142,7 @@ def test_names_decide_the_format():
 
 
 def test_gold_is_required_optional_or_ignored():
-    assert gold_columns("required", ["a"], ["b"]) == (("a", "label"), ("b",))
+    assert gold_columns("required", ["a"], ["b"]) == (("label", "a"), ("b",))
     assert gold_columns("optional", ["a"], ["b"]) == (("a",), ("b", "label"))
     assert gold_columns("ignored", ["a"], ["b"]) == (("a",), ("b",))
 
