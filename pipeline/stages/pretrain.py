@@ -98,10 +98,10 @@ def _train(
     stop = StopFlag(options.stop_after_minutes, started)
     state = args.state or args.out.with_name(args.out.name + ".state")
     lock = writer_lock(state) if place.rank == 0 else contextlib.nullcontext()
-    with lock, _open_run(args, spec, options, place) as (training, stamp, metadata):
-        with _speaking_once(place):
-            for start, to in _segments(args, spec.optimization):
-                _Segment(args, training, stamp, metadata, state).run(start, to, stop)
+    opened = _open_run(args, spec, options, place)
+    with lock, opened as (training, stamp, metadata), _speaking_once(place):
+        for start, to in _segments(args, spec.optimization):
+            _Segment(args, training, stamp, metadata, state).run(start, to, stop)
 
 
 @contextlib.contextmanager
