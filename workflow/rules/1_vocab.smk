@@ -12,6 +12,7 @@ rule vocab:
         "../../environment.yml"
     threads: 2
     resources:
+        gpu=0,
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
     params:
         spec=spec(CATALOG.vocab_spec, "vocab"),

@@ -16,6 +16,7 @@ rule instances:
         "../../environment.yml"
     threads: 1
     resources:
+        gpu=0,
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
     params:
         spec=spec(CATALOG.instances_spec, "instances"),

@@ -10,6 +10,7 @@ rule average:
     conda:
         "../../environment.yml"
     resources:
+        gpu=0,
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
     shell:
         "exec python -m pipeline average --models {input:q} --out {output:q} > {log:q} 2>&1"
