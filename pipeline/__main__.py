@@ -26,6 +26,8 @@ STAGES = {
     "report": "show all results on one page",
     "plan": "predict time, memory and disk of recipes",
     "verify": "check digests and stamps of any artefact",
+    "why": "tell what made a file and what would make it stale",
+    "lineage": "show what a file was made from, back to the text",
     "schema": "write the documentation and schemas of all settings",
 }
 

@@ -63,7 +63,8 @@ def _flatten(inputs: Any, role: str = "") -> Iterator[tuple[str, str]]:
 
 def _ledger_input(ledger: Mapping[str, Any]) -> tuple[str, str]:
     """Records of texts carry the ledgers of their corpora on, each with the corpus's name."""
-    return "corpus", digest_value({key: value for key, value in ledger.items() if key != "name"})
+    own = {key: value for key, value in ledger.items() if key != "name"}
+    return f"corpus {ledger.get('name', '')}", digest_value(own)
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,13 @@ class Inventory:
             for digest in artifact.digests:
                 self._by_digest.setdefault(digest, artifact)
 
-        self._by_path = {artifact.path: artifact for artifact in self.artifacts}
+        self.by_path = {artifact.path: artifact for artifact in self.artifacts}
 
     def at(self, path: Path) -> Artifact:
         """Return the artefact at a path. Raises MissingError if it was not among those scanned."""
-        if path not in self._by_path:
+        if path not in self.by_path:
             raise MissingError(f"{path}: no such file, or none of this pipeline")
-        return self._by_path[path]
+        return self.by_path[path]
 
     def find(self, digest: str) -> Artifact | None:
         """Return the file of this digest; weights before the record that stands beside them."""

@@ -77,7 +77,7 @@ def plot_scores(rows: Sequence[ScoreRow], metric: str, dataset: str) -> Markup:
         axes.set_xlabel(f"{metric} (%)")
 
     label = f"{metric} of every run on {dataset}, one row for each recipe"
-    return draw_svg(draw, (4.6, 0.62 + 0.5 * len(rows)), label, left=0.1)
+    return draw_svg(draw, (4.6, 0.62 + 0.5 * len(rows)), label, left=0.1, right=0.5)
 
 
 def _score_row(axes: Axes, y: float, row: ScoreRow) -> None:

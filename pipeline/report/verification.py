@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from pipeline.artifacts import read_json_artifact, read_tensor_stamp
-from pipeline.errors import ArtifactError, ConfigError, MissingError, PipelineError
+from pipeline.artifacts import digest_file, read_json_artifact, read_tensor_stamp
+from pipeline.errors import ArtifactError, ConfigError, MissingError, PipelineError, printable
 from pipeline.report.inventory import Artifact, Inventory, artifact_files, read_artifact
+from pipeline.report.origin import link_state
 from pipeline.report.seal import page_digest, stated_digest
 from pipeline.strict import parse_json, read_json
 from pipeline.text.manifest import MANIFEST, Manifest, check_files, read_manifest
@@ -30,9 +32,9 @@ class Finding:
 
     @property
     def state(self) -> str:
-        """One word: whole, damaged, misfit, missing or unknown."""
+        """In a word or two: whole, damaged, misfit, missing, refused, no digest, unknown."""
         if self.error is None:
-            return "whole" if self.kind else "unknown"
+            return "unknown" if not self.kind else "whole" if self.digest else "no digest"
         states = {ArtifactError: "damaged", ConfigError: "misfit", MissingError: "missing"}
         return states.get(type(self.error), "refused")
 
@@ -88,7 +90,7 @@ def _check_weights(path: Path) -> tuple[str, str]:
 def _check_record(path: Path) -> tuple[str, str]:
     value = read_json(path, ArtifactError)
     if not isinstance(value, dict) or not {"digest", "stamp"} & set(value):
-        return "", ""
+        return _check_text(path)
     record = read_json_artifact(path)
     stage = str(record.get("stamp", {}).get("stage", ""))
     if path.name == MANIFEST and stage == "instances":
@@ -139,17 +141,31 @@ def _missing_shards(path: Path, kind: str) -> Iterator[Finding]:
 
 def _check_text(path: Path) -> tuple[str, str]:
     """A vocabulary is vouched for by the record beside it, a fetched text by its ledger."""
-    beside = path.with_suffix(".json")
-    if path.suffix == ".txt" and beside.exists():
-        stated = read_json_artifact(beside, "vocab")["vocabulary"]
-        found = read_vocabulary(path).digest
-        if found != stated:
-            raise ArtifactError(
-                f"{path}: tokens have digest {found[:12]}..., {beside.name} says {stated[:12]}...; "
-                "edited or damaged, build it again"
-            )
-        return "vocabulary", found
+    record, ledger = path.with_suffix(".json"), path.with_suffix(".ledger.json")
+    if path.name.endswith(".predictions.tsv"):
+        return "predictions", ""
+    if path.suffix == ".txt" and record.exists():
+        return _compare(path, "vocabulary", read_vocabulary(path).digest, record, "vocabulary")
+    if ledger.exists():
+        return _compare(path, "text", digest_file(path), ledger, "text")
+    if (ledger := path.with_name("ledger.json")).exists():
+        parts = read_json_artifact(ledger, "fetch").get("parts", {})
+        if path.stem in parts and parts[path.stem].get("file") == path.name:
+            return _compare(path, "data", digest_file(path), ledger, f"parts.{path.stem}.digest")
     return "", ""
+
+
+def _compare(path: Path, kind: str, found: str, record: Path, key: str) -> tuple[str, str]:
+    """Return (kind, digest) if the record beside a file states its digest under `key`."""
+    stated: Any = read_json_artifact(record)
+    for part in key.split("."):
+        stated = stated[part]
+    if found != stated:
+        raise ArtifactError(
+            f"{path}: digest {found[:12]}..., {record.name} says {stated[:12]}...; edited or "
+            "damaged, build it again"
+        )
+    return kind, found
 
 
 def _check_page(path: Path) -> tuple[str, str]:
@@ -170,40 +186,15 @@ def _check_page(path: Path) -> tuple[str, str]:
 
 def _misfits(inventory: Inventory) -> Iterator[tuple[Path, PipelineError]]:
     """Yield (path, error) of every artefact that was made from something else than stands here."""
-    vocabularies = {
-        str(artifact.record["vocabulary"])
-        for artifact in inventory.artifacts
-        if artifact.stage == "vocab"
-    }
     for artifact in inventory.artifacts:
-        for role, digest in artifact.inputs:
-            if role == "vocabulary" and vocabularies and digest not in vocabularies:
-                yield artifact.path, _misfit(artifact.path, role, digest, vocabularies)
-            elif source := _source_pattern(artifact, role):
-                known = [other for other in inventory.artifacts if other.path.match(source)]
-                if known and not any(digest in other.digests for other in known):
-                    found = {other.digest for other in known}
-                    yield artifact.path, _misfit(artifact.path, role, digest, found)
+        for link in inventory.links(artifact):
+            state, other = link_state(artifact, link, inventory)
+            if state == "changed":
+                problem = (
+                    f"made with {printable(link.role)} {link.digest[:12]}..., {other} is another"
+                )
+                yield artifact.path, ConfigError(f"{artifact.path}: {problem}; build it again")
     yield from _torn_checkpoints(inventory)
-
-
-def _misfit(path: Path, role: str, digest: str, found: set[str]) -> PipelineError:
-    here = ", ".join(f"{value[:12]}..." for value in sorted(found)[:3])
-    return ConfigError(f"{path}: made with {role} {digest[:12]}..., here is {here}; build it again")
-
-
-def _source_pattern(artifact: Artifact, role: str) -> str | None:
-    """Return where in a results folder the input of a role stands, as the end of a path."""
-    parts = artifact.path.with_suffix("").parts
-    if artifact.stage == "evaluate" and role == "model" and len(parts) >= 4:
-        return "/".join(("5_finetune", *parts[-3:])) + ".safetensors"
-    if artifact.stage == "finetune" and role == "init" and len(parts) >= 4:
-        return f"4_average/{parts[-3]}.safetensors"
-    if artifact.stage == "average" and role == "models" and parts[-2:-1] == ("4_average",):
-        return f"3_pretrain/{parts[-1]}/step_*"
-    if artifact.stage == "pretrain" and role == "instances":
-        return "2_instances/*/manifest.json"
-    return None
 
 
 def _torn_checkpoints(inventory: Inventory) -> Iterator[tuple[Path, PipelineError]]:

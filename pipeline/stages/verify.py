@@ -32,7 +32,7 @@ GRAVITY: tuple[type[PipelineError], ...] = (
     DataError,
     MissingError,
 )
-STYLES = {"whole": "green", "unknown": "dim"}
+STYLES = {"whole": "green", "unknown": "dim", "no digest": "dim"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +73,6 @@ def _print(findings: Sequence[Finding]) -> None:
         for finding in findings:
             kind = finding.kind or "unknown kind"
             path = printable(finding.path, 1000)
-            print(f"{finding.state:<8} {kind:<20} {finding.digest[:12]:<12} {path}")
+            print(f"{finding.state:<9} {kind:<20} {finding.digest[:12]:<12} {path}")
     counts = Counter(finding.state for finding in findings)
     print(", ".join(f"{number} {state}" for state, number in sorted(counts.items())))
