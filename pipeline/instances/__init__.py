@@ -1,7 +1,7 @@
 """Instance kinds: one corpus layout each, text to rows of ids; no torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +9,7 @@ import numpy as np
 import xxhash
 
 from pipeline.registry import ComponentConfig
+from pipeline.sources import CorpusFormat
 from pipeline.text.corpus import BLOCK_BYTES, Block, Corpus
 from pipeline.text.ledger import Ledger
 from pipeline.text.manifest import ColumnType
@@ -41,12 +42,12 @@ class Table:
     """Rows that were built from one block.
 
     columns: name -> (R,) array or Ragged. documents: (R,) int64, which document of the block each
-    row is from. contents: what the documents' digests are taken of.
+    row is from. contents: gives what the documents' digests are taken of, in their order.
     """
 
     columns: Mapping[str, Column]
     documents: np.ndarray
-    contents: Sequence[bytes]
+    contents: Callable[[], Sequence[bytes]]
 
     def held_out(self, share: float) -> np.ndarray:
         """Return (R,) bool: rows of documents that are kept out, by digest, about `share` of all.
@@ -54,9 +55,8 @@ class Table:
         Equal documents share their fate, in every corpus.
         """
         limit = round(share * 2**64)
-        digests = (xxhash.xxh3_64_intdigest(content, _HELD_OUT) for content in self.contents)
-        chosen = np.fromiter((digest < limit for digest in digests), bool, len(self.contents))
-        return chosen[self.documents]
+        digests = (xxhash.xxh3_64_intdigest(content, _HELD_OUT) for content in self.contents())
+        return np.fromiter((digest < limit for digest in digests), bool)[self.documents]
 
     def take(self, rows: np.ndarray) -> dict[str, Column]:
         """Return the columns of the rows at these positions."""
@@ -69,15 +69,16 @@ class Table:
 class InstanceKind(ABC):
     """A corpus layout: text to rows.
 
-    documents: units are documents rather than lines. columns: name to type; token_ids is the first.
-    block_bytes: how much text `build` is given at once. What is built from a block depends on the
-    block and the seed alone.
+    documents: units are documents rather than lines. formats: of fetched corpora that it can read.
+    columns: name to type; token_ids is the first. block_bytes: how much text `build` is given at
+    once. What is built from a block depends on the block and the seed alone.
     """
 
     class Config(ComponentConfig):
         """Options of the kind."""
 
     documents: ClassVar[bool] = False
+    formats: ClassVar[tuple[CorpusFormat, ...]] = ("lines", "documents")
     columns: ClassVar[dict[str, ColumnType]] = {"token_ids": "ids"}
     block_bytes: ClassVar[int] = BLOCK_BYTES
 

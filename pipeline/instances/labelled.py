@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.instances import InstanceKind, Table
 from pipeline.registry import INSTANCES
+from pipeline.sources import CorpusFormat
 from pipeline.text.corpus import Block
 from pipeline.text.fields import iter_fields, labelled_problem
 from pipeline.text.inputs import build_inputs
@@ -24,6 +25,7 @@ class LabelledInstances(InstanceKind):
     Source: the reference's cls instances. Differs: single texts end in [SEP]; pairs work.
     """
 
+    formats: ClassVar[tuple[CorpusFormat, ...]] = ("labelled",)
     columns: ClassVar[dict[str, ColumnType]] = {
         "token_ids": "ids",
         "first_length": "uint16",
@@ -40,8 +42,7 @@ class LabelledInstances(InstanceKind):
             tables.append(columns)
             documents += [group[row][0] for row in kept.tolist()]
         columns = concatenate_columns(tables)
-        contents = block.raw.split(b"\n")[:-1]
-        return Table(columns, np.array(documents, np.int64), contents)
+        return Table(columns, np.array(documents, np.int64), block.lines)
 
     def _rows(
         self, lines: Sequence[Sequence[str]], ledger: Ledger

@@ -37,8 +37,7 @@ class LinesInstances(InstanceKind):
     def build(self, block: Block, ledger: Ledger) -> Table:
         """Return the rows of a block of lines."""
         lines = self.settings.tokenizer.encode_lines(block.text)
-        contents = block.raw.split(b"\n")[:-1]
-        count_lines(lines, contents, ledger)
+        _count(lines, block, ledger)
         if self.config.long_documents == "truncate":
             rows = keep_first(lines, np.minimum(lines.lengths, self._room))
             ledger.count("tokens_cut", len(lines.values) - len(rows.values))
@@ -49,15 +48,16 @@ class LinesInstances(InstanceKind):
         if self.config.special_tokens:
             ids = self.settings.token_ids
             rows = join_pieces([ids.cls, rows, ids.sep])
-        return Table({"token_ids": rows}, documents, contents)
+        return Table({"token_ids": rows}, documents, block.lines)
 
 
-def count_lines(lines: Ragged, contents: list[bytes], ledger: Ledger) -> None:
+def _count(lines: Ragged, block: Block, ledger: Ledger) -> None:
     """Count the lines of a block: documents, blank lines, and those without any token."""
     empty = np.flatnonzero(lines.lengths == 0).tolist()
+    contents = block.lines() if empty else []
     blank = sum(not contents[line].strip(b" \t") for line in empty)
     ledger.count("blank_lines", blank)
-    ledger.count("documents_in", len(contents) - len(empty))
+    ledger.count("documents_in", len(lines) - len(empty))
     ledger.drop("no tokens", len(empty) - blank)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.instances import InstanceKind, Table
 from pipeline.registry import INSTANCES
+from pipeline.sources import CorpusFormat
 from pipeline.text.corpus import Block
 from pipeline.text.fields import iter_fields, parallel_problem
 from pipeline.text.inputs import keep_first
@@ -22,6 +23,7 @@ class ParallelInstances(InstanceKind):
     Source: the reference's s2s instances of 2019. Differs: texts may hold spaces.
     """
 
+    formats: ClassVar[tuple[CorpusFormat, ...]] = ("parallel",)
     columns: ClassVar[dict[str, ColumnType]] = {"token_ids": "ids", "target_ids": "ids"}
 
     def build(self, block: Block, ledger: Ledger) -> Table:
@@ -39,4 +41,4 @@ class ParallelInstances(InstanceKind):
             ledger.count("tokens_cut", len(text.values) - len(rows.values))
             columns[name] = rows
         documents = np.array([number for number, _ in lines], np.int64)[kept]
-        return Table(columns, documents, block.raw.split(b"\n")[:-1])
+        return Table(columns, documents, block.lines)

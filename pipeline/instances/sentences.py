@@ -13,6 +13,7 @@ from pydantic import Field
 from pipeline.errors import ConfigError
 from pipeline.instances import BuildSettings, InstanceKind, Table
 from pipeline.registry import INSTANCES, ComponentConfig
+from pipeline.sources import CorpusFormat
 from pipeline.spec import Share
 from pipeline.text.corpus import Block
 from pipeline.text.inputs import cut_pairs, join_pieces
@@ -51,6 +52,7 @@ class SentencesInstances(InstanceKind):
         """Passes over each document, each with its own chunks and pairs."""
 
     documents: ClassVar[bool] = True
+    formats: ClassVar[tuple[CorpusFormat, ...]] = ("documents",)
     columns: ClassVar[dict[str, ColumnType]] = {
         "token_ids": "ids",
         "first_length": "uint16",
@@ -86,7 +88,7 @@ class SentencesInstances(InstanceKind):
         tables = [self._rows(pool, chosen, number) for number, chosen in enumerate(pairs)]
         columns = concatenate_columns(tables)
         documents = [pair.document for chosen in pairs for pair in chosen]
-        return Table(columns, np.array(documents, np.int64), own.contents)
+        return Table(columns, np.array(documents, np.int64), lambda: own.contents)
 
     def problem(self, ledger: Ledger) -> str | None:
         """Return why the whole set is of no use: no document has a sentence that follows one."""

@@ -6,6 +6,7 @@ are kept.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -120,6 +121,12 @@ def _prepare(spec: InstancesSpec, args: argparse.Namespace) -> _Build:
     kind, config = INSTANCES.configure({"name": spec.kind, **spec.options()}, "instances")
     vocabulary = read_vocabulary(args.vocab)
     _check_sidecar(args.vocab, vocabulary, spec)
+    for ledger in read_fetched(args.corpus):
+        if ledger["format"] not in kind.formats:
+            raise ConfigError(
+                f"corpus {ledger['name']} has format {ledger['format']}; instances of kind "
+                f"{spec.kind} read {' or '.join(kind.formats)}"
+            )
     tokenizer = build_tokenizer(spec.tokenizer, vocabulary, spec.lowercase)
     corpus = Corpus(args.corpus, documents=kind.documents, bad_rows=spec.bad_rows)
     skip = spec.bad_rows == "skip"
@@ -229,8 +236,8 @@ def _append(
     if build.spec.held_out:
         out = table.held_out(build.spec.held_out)
     ledger.count("rows", len(out))
-    ledger.count("documents_out", len(np.unique(table.documents[~out])))
-    ledger.count("held_out", len(np.unique(table.documents[out])))
+    for name, rows in (("documents_out", ~out), ("held_out", out)):
+        ledger.count(name, int(np.count_nonzero(np.bincount(table.documents[rows]))))
     if not out.any():
         train.append(table.columns)
         return
@@ -275,6 +282,8 @@ def _join(build: _Build, check: bool) -> None:
         ledger.add(Ledger(record["ledger"]))
     ledger.check_balance(str(build.out))
     _check_usable(build, ledger)
+    if marks := ledger.counts["byte_order_marks"]:
+        print(f"note: {marks} byte order mark dropped", file=sys.stderr)
     texts = [record["stamp"]["inputs"]["text"] for record in records]
     totals = {
         total: sum(getattr(entry, total) for entry in entries)

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     record["stamp"] = make_stamp("vocab", spec.model_dump(), inputs, *packages)
     write_text(args.out, "\n".join([*vocabulary.tokens, ""]))
     write_json(args.out.with_suffix(".json"), record)
-    _tell(args.out, record)
+    _tell(args.out, vocabulary, record)
 
 
 def _build(
@@ -107,8 +107,10 @@ def _build(
     return build_vocabulary(tokens, str(args.out)), ledger
 
 
-def _tell(out: Path, record: dict[str, Any]) -> None:
+def _tell(out: Path, vocabulary: Vocabulary, record: dict[str, Any]) -> None:
     """Say on stderr what the vocabulary is like."""
+    if pad := vocabulary.token_ids.pad:
+        print(f"note: {out}: [PAD] has id {pad}, not 0", file=sys.stderr)
     if record["asked"] and record["size"] < record["asked"]:
         asked, got = record["asked"], record["size"]
         print(f"warning: {out}: {asked} tokens asked, {got} there are", file=sys.stderr)

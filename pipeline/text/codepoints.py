@@ -25,23 +25,25 @@ def code_points(text: str) -> np.ndarray:
 
 
 class CodePointTable:
-    """A value for each code point, asked from `value` the first time the code point is seen.
+    """A value for each code point, asked from `values` the first time the code point is seen.
 
-    value: character -> int32. A line feed is always NEWLINE.
+    values: characters -> a value for each, of type `kind`. A line feed is always NEWLINE.
     """
 
-    def __init__(self, value: Callable[[str], int]):
-        self._value = value
-        self._table = np.full(_UNICODE_SIZE, UNSEEN, np.int32)
+    def __init__(self, values: Callable[[list[str]], list[int]], kind: type = np.int32):
+        self._values = values
+        self._table: np.ndarray = np.full(_UNICODE_SIZE, UNSEEN, kind)
         self._table[ord("\n")] = NEWLINE
 
     def look_up(self, codes: np.ndarray) -> np.ndarray:
-        """Return the values of code points, int32."""
+        """Return the values of code points."""
         values = self._table[codes]
         unseen = values == UNSEEN
         if unseen.any():
-            for code in np.unique(codes[unseen]).tolist():
-                self._table[code] = self._value(chr(code))
+            mark = np.zeros(_UNICODE_SIZE, bool)
+            mark[codes[unseen]] = True
+            new = np.flatnonzero(mark)
+            self._table[new] = self._values(list(map(chr, new.tolist())))
             values = self._table[codes]
         return values
 
@@ -62,11 +64,18 @@ class BertCutting:
         cut = self.pre_tokenizer.pre_tokenize_str(self.normalizer.normalize_str(text))
         return [word for word, _ in cut]
 
-    def single(self, character: str) -> str | int:
-        """Return the normalised form of a character that is a token by itself, SPACE or RUN.
+    def singles(self, characters: list[str]) -> list[str | int]:
+        """Return of each character its normalised form if it is a token by itself, SPACE or RUN.
 
         RUN is always right, only slower: marks that combine with a neighbour are left to it.
         """
+        ideographs = [character for character in characters if "\u4e00" <= character <= "\u9fff"]
+        # All at once, unless this library's Unicode drops one of them as unassigned.
+        known = self.normalizer.normalize_str("".join(ideographs)).split() == ideographs
+        plain = set(ideographs) if known else set()
+        return [char if char in plain else self._single(char) for char in characters]
+
+    def _single(self, character: str) -> str | int:
         if unicodedata.category(character) == "Cs":  # only in str made from broken JSON escapes
             return SPACE
         normal = self.normalizer.normalize_str(character)
@@ -112,9 +121,14 @@ def inner_spaces(codes: np.ndarray, blank: np.ndarray) -> np.ndarray:
     return positions[inside]
 
 
-_INVISIBLE = CodePointTable(
-    lambda character: int(unicodedata.category(character)[0] == "C" and character not in "\t\r")
-)
+def _invisible(characters: list[str]) -> list[int]:
+    return [
+        int(unicodedata.category(character)[0] == "C" and character not in "\t\r")
+        for character in characters
+    ]
+
+
+_INVISIBLE = CodePointTable(_invisible, np.int8)
 
 
 def count_invisible(codes: np.ndarray) -> int:

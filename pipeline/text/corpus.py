@@ -49,6 +49,10 @@ class Block:
         """Return the block of UTF-8 bytes."""
         return cls(raw, raw.decode("utf-8"), path, offset)
 
+    def lines(self) -> list[bytes]:
+        """Return the bytes of each line."""
+        return self.raw.split(b"\n")[:-1]
+
     def place(self, line: int) -> str:
         """Return `file:number` of a line of this block (from 0)."""
         return f"{self.path}:{line_number(self.path, self.offset) + line}"

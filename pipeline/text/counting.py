@@ -27,7 +27,13 @@ from pipeline.text.codepoints import (
 )
 from pipeline.text.corpus import Corpus
 from pipeline.text.ledger import Ledger
-from pipeline.text.tokenizers import MAX_WORD_LENGTH, cut_at_spaces, cut_words, load_segmenter
+from pipeline.text.tokenizers import (
+    MAX_WORD_LENGTH,
+    cut_at_spaces,
+    cut_words,
+    load_segmenter,
+    word_table,
+)
 from pipeline.text.workers import iter_parallel
 
 # Distinct tokens that a worker holds before it spills them: some 50 MB of short strings.
@@ -73,14 +79,14 @@ class _CharacterCounts:
 class _BertCounting:
     def __init__(self, lowercase: bool):
         self._cutting = BertCutting(lowercase)
-        self._table = CodePointTable(self._value)
+        self._table = CodePointTable(self._values)
         self._characters = _CharacterCounts()
         self._runs: Counter[str] = Counter()
         self._words: Counter[str] = Counter()
 
-    def _value(self, character: str) -> int:
-        single = self._cutting.single(character)
-        return single if isinstance(single, int) else ord(single)
+    def _values(self, characters: list[str]) -> list[int]:
+        singles = self._cutting.singles(characters)
+        return [single if isinstance(single, int) else ord(single) for single in singles]
 
     @property
     def distinct(self) -> int:
@@ -110,7 +116,9 @@ class _BertCounting:
 
 class _CharCounting:
     def __init__(self) -> None:
-        self._table = CodePointTable(lambda char: SPACE if char.isspace() else ord(char))
+        self._table = CodePointTable(
+            lambda characters: [SPACE if char.isspace() else ord(char) for char in characters]
+        )
         self._characters = _CharacterCounts()
 
     @property
@@ -151,7 +159,7 @@ def build_counting(tokenizer: str, lowercase: bool) -> Counting:
     if tokenizer == "char":
         return _CharCounting()
     if tokenizer == "space":
-        table = CodePointTable(lambda character: SPACE if character.isspace() else RUN)
+        table = word_table()
         return _WordCounting(lambda text: cut_at_spaces(text, table)[0].words)
     cut = load_segmenter()
     return _WordCounting(

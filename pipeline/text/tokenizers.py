@@ -75,7 +75,7 @@ class BertTokenizer(Tokenizer):
         )
         self._pieces.normalizer = cutting.normalizer
         self._pieces.pre_tokenizer = cutting.pre_tokenizer
-        self._table = CodePointTable(lambda character: self._value(cutting.single(character)))
+        self._table = CodePointTable(lambda chars: list(map(self._value, cutting.singles(chars))))
         self._runs = _RunCache(self._encode_runs)
 
     def _value(self, single: str | int) -> int:
@@ -97,10 +97,9 @@ class CharTokenizer(Tokenizer):
 
     def __init__(self, vocabulary: Vocabulary):
         super().__init__(vocabulary)
-        self._table = CodePointTable(self._value)
-
-    def _value(self, character: str) -> int:
-        return SPACE if character.isspace() else self._id(character)
+        self._table = CodePointTable(
+            lambda characters: [SPACE if c.isspace() else self._id(c) for c in characters]
+        )
 
     def _id(self, character: str) -> int:
         return self.vocabulary.ids.get(character, self.unknown)
@@ -122,7 +121,7 @@ class SpaceTokenizer(Tokenizer):
 
     def __init__(self, vocabulary: Vocabulary):
         super().__init__(vocabulary)
-        self._table = CodePointTable(lambda character: SPACE if character.isspace() else RUN)
+        self._table = word_table()
 
     def encode_lines(self, text: str) -> Ragged:
         """Return the ids (int32) of each line; every line of `text` ends in \\n."""
@@ -163,6 +162,11 @@ def build_tokenizer(name: str, vocabulary: Vocabulary, lowercase: bool = True) -
         "word": WordTokenizer,
     }
     return kinds[name](vocabulary)
+
+
+def word_table() -> CodePointTable:
+    """Return the table of text that was cut into words beforehand, for `cut_at_spaces`."""
+    return CodePointTable(lambda characters: [SPACE if c.isspace() else RUN for c in characters])
 
 
 def cut_at_spaces(text: str, table: CodePointTable) -> tuple[Runs, np.ndarray]:
