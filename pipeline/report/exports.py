@@ -1,5 +1,6 @@
 """The report in other forms: Markdown for a repository, JSON for programs and for later reports."""
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ def to_json(report: Report) -> dict[str, Any]:
             }
             for row in published(report)
         ],
-        "recipes": [recipe.model_dump(mode="json") for recipe in report.recipes],
+        # By way of text: only there pydantic writes NaN as a string.
+        "recipes": [json.loads(recipe.model_dump_json()) for recipe in report.recipes],
     }
 
 
