@@ -231,6 +231,8 @@ class FinetuneSettings(Settings):
     """Factor on the learning rate for each layer further from the head."""
     freeze: Literal["none", "embedding", "all"] = "none"
     """Which part of the network keeps its weights: none, the embedding, or all but the head."""
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Cross-validation: as many parts of the training rows are left out and scored, in turn."""
     patience: Count | None = None
     """Epochs without a better dev score before training stops early; absent: never."""
     precision: Literal["fp32", "bf16"] = "fp32"

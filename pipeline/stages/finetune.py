@@ -74,7 +74,7 @@ def _finetune(
     start.read(args.train, args.dev)
     stamp = make_stamp("finetune", start.spec.model_dump(mode="json"), start.inputs(), "torch")
     ranks = Ranks(Place(0, 1, "nobody"), device)
-    tuning = Finetuning(start.spec, start.task, start.build, start.training_rows, start.dev, ranks)
+    tuning = Finetuning(start.spec, start.task, start.build, start.rounds(), start.dev, ranks)
     points = ResumePoints(state, "finetune", stamp)
     points.remove_others()
     if found := points.latest():
@@ -82,7 +82,7 @@ def _finetune(
     points.count_attempt(tuning.position)
     _train(args, start, tuning, points, stop)
     tensors = {**tuning.best_tensors, SEEN: start.seen()}
-    save_tensors(args.out, tensors, {**start.metadata(stamp), "dev": tuning.record()})
+    save_tensors(args.out, tensors, start.metadata(stamp) | tuning.record())
     shutil.rmtree(points.folder.parent)
 
 

@@ -113,6 +113,10 @@ class Task(ABC):
         """Return the examples whose gold answers the model can give; others go to the ledger."""
         return list(examples)
 
+    def fold_key(self, example: Any) -> str:
+        """Return a text; examples with equal ones stay in one fold of a cross-validation."""
+        return example.content
+
     @abstractmethod
     def encode(self, examples: Sequence[Any], tokenizer: Tokenizer, ledger: RowLedger) -> Rows:
         """Return rows with token_ids, `example` (B,) and what collate needs; notes what was cut."""

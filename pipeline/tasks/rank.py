@@ -48,6 +48,10 @@ class RankTask(ClassifyTask):
             )
         return counts
 
+    def fold_key(self, example: TextExample) -> str:
+        """Return the question: its candidates are ranked together."""
+        return example.group or ""
+
     def score(
         self, examples: Sequence[TextExample], predictions: Sequence[LabelPrediction]
     ) -> Scores:

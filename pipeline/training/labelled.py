@@ -67,6 +67,14 @@ def encode_examples(
     return LabelledSet(kept, rows, file.ledger, file.digest)
 
 
+def encode_set(
+    task: Task, examples: Sequence[Any], whole: LabelledSet, tokenizer: Tokenizer
+) -> LabelledSet:
+    """Return some examples of a set as a set of their own; the books stay those of the whole."""
+    rows = task.encode(examples, tokenizer, RowLedger(whole.ledger.where))
+    return LabelledSet(examples, rows, whole.ledger, whole.digest)
+
+
 def content_digests(examples: Sequence[Any]) -> np.ndarray:
     """Return (N,) int64 digests of the examples' texts, labels left out."""
     digests = [xxhash.xxh3_64_intdigest(example.content.encode()) for example in examples]

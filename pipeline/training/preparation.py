@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.artifacts import first_difference
+from pipeline.artifacts import digest_bytes, first_difference
 from pipeline.errors import ConfigError, DataError
 from pipeline.model import Model, build_model, check_architecture, initialize
 from pipeline.registry import TASKS
@@ -24,11 +24,13 @@ from pipeline.training.checkpoint import (
     model_file,
     require_vocabulary,
 )
+from pipeline.training.finetuning import Round
 from pipeline.training.inference import BODY, HEAD, find_vocabulary, task_metadata
 from pipeline.training.labelled import (
     LabelledSet,
     content_digests,
     encode_examples,
+    encode_set,
     read_examples,
 )
 
@@ -95,6 +97,28 @@ class Preparation:
             raise DataError(f"{train}: no rows to train on; expected at least one with an answer")
         self.dev.ledger.note("also in training", self._repeats())
         self.build()
+
+    def rounds(self) -> list[Round]:
+        """Return the rounds of the cross-validation, if one is wanted, then that on all rows.
+
+        Folds depend on digests of the texts; equal texts are in one fold.
+        """
+        folds, task = self.spec.folds or 0, self.task
+        keys = [task.fold_key(example) for example in self.train.examples]
+        places = np.array([int(digest_bytes(key.encode())[:15], 16) for key in keys])
+        owners = self.training_rows.column("example")
+        rounds = []
+        for fold in range(folds):
+            inside = np.flatnonzero(places % folds == fold)
+            outside = np.flatnonzero(places[owners] % folds != fold)
+            if not len(inside) or not len(outside):
+                raise DataError(
+                    f"folds: {folds} are too many for {len(set(keys))} distinct texts or questions"
+                )
+            examples = [self.train.examples[place] for place in inside.tolist()]
+            left_out = encode_set(task, examples, self.train, self.tokenizer)
+            rounds.append(Round(self.training_rows.take(outside), left_out))
+        return [*rounds, Round(self.training_rows)]
 
     def _repeats(self) -> int:
         seen = np.unique(content_digests(self.train.examples))

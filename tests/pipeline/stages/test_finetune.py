@@ -1,21 +1,29 @@
 """Fine-tuning through the command line: same bytes, resumable, chosen on dev, clear refusals."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipeline.artifacts import read_tensor_stamp, writer_lock
-from pipeline.training import finetuning
+from pipeline.artifacts import (
+    digest_bytes,
+    read_json_artifact,
+    read_tensor_stamp,
+    writer_lock,
+)
+from pipeline.training import runs
 from pipeline.training.checkpoint import load_tensors
 from tests.pipeline.labelled import (
     BERT,
     LSTM,
+    evaluate,
     finetune,
     reviews,
     run,
@@ -94,19 +102,23 @@ def test_the_same_command_gives_the_same_bytes(data, tmp_path):
     assert same != (tmp_path / "model.safetensors").read_bytes()
 
 
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Iterator[int]:
+    """Send this process SIGTERM after an update; return the counter of updates."""
+    passages = itertools.count(1)
+
+    def interrupt(name: str) -> None:
+        if next(passages) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(runs, "crash_point", interrupt)
+    return passages
+
+
 @pytest.mark.parametrize("point", [3, 10, 13, 27])
 def test_stopped_by_a_signal_it_continues_to_the_same_bytes(data, tmp_path, monkeypatch, point):
     changes = {"learning_rate": [0.003, 0.01]}
     assert tune(data, tmp_path / "whole", **changes).code == 0
-    passages = 0
-
-    def interrupt(name: str) -> None:
-        nonlocal passages
-        passages += 1
-        if passages == point:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(finetuning, "crash_point", interrupt)
+    passages = interrupt_at(monkeypatch, point)
     stopped = tune(data, tmp_path / "cut", **changes)
     assert stopped.code == 75
     assert stopped.errors == [
@@ -118,7 +130,7 @@ def test_stopped_by_a_signal_it_continues_to_the_same_bytes(data, tmp_path, monk
     assert f"continues after step {point}" in done.err
     whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
     assert (tmp_path / "cut" / "model.safetensors").read_bytes() == whole
-    assert passages == 40
+    assert next(passages) == 41
 
 
 @pytest.mark.parametrize("place", ["finetune-step:13", "written:3", "renamed:2"])
@@ -183,6 +195,40 @@ def test_fewer_rows_are_the_first_by_digest(data, tmp_path):
     digests = torch.sort(whole["seen.digests"].view(torch.uint64).to(torch.float64))[0]
     chosen = torch.sort(small["seen.digests"].view(torch.uint64).to(torch.float64))[0]
     assert torch.equal(chosen, digests[:24])
+
+
+def fold_of(text: str, folds: int) -> int:
+    return int(digest_bytes(text.encode())[:15], 16) % folds
+
+
+def test_cross_validation_scores_each_fold_as_if_by_hand(data, tmp_path, monkeypatch):
+    assert tune(data, tmp_path / "whole", folds=3).code == 0
+    found = metadata(tmp_path / "whole")["cross_validation"]
+    header, *rows = (data / "train.tsv").read_text(encoding="utf-8").splitlines()
+    inside = [row for row in rows if fold_of(row.partition("\t")[2], 3) == 1]
+    left_out = write(tmp_path / "left_out.tsv", header, *inside)
+    train = write(tmp_path / "train.tsv", header, *(row for row in rows if row not in inside))
+    (tmp_path / "vocab.txt").write_bytes((data / "vocab.txt").read_bytes())
+    assert finetune(tmp_path, SPEC, train, data / "dev.tsv").code == 0
+    assert evaluate(tmp_path, left_out).code == 0
+    metrics = read_json_artifact(tmp_path / "metrics.json")["metrics"]
+    assert found["folds"][1] == metrics
+    scores = [fold["accuracy"] for fold in found["folds"]]
+    assert found["mean"]["accuracy"] == pytest.approx(sum(scores) / 3)
+    whole, _ = load_tensors(tmp_path / "whole" / "model.safetensors")
+    plain, _ = load_tensors(data / "model.safetensors")
+    assert all(torch.equal(whole[name], plain[name]) for name in plain)
+    interrupt_at(monkeypatch, 40)
+    assert tune(data, tmp_path / "cut", folds=3).code == 75
+    assert tune(data, tmp_path / "cut", folds=3).code == 0
+    again = (tmp_path / "cut" / "model.safetensors").read_bytes()
+    assert again == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_more_folds_than_texts_are_refused(data, tmp_path):
+    refused = tune(data, tmp_path, folds=100)
+    assert refused.code == 65
+    assert refused.errors[0].endswith("100 are too many for 80 distinct texts or questions")
 
 
 def test_patience_ends_a_run_that_stands_still(data, tmp_path):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.training.finetuning import Best, layer_depths
+from pipeline.training.finetuning import Best
+from pipeline.training.runs import layer_depths
 
 
 def test_depths_of_a_transformer():
