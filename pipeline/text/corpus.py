@@ -162,8 +162,10 @@ def _document_start(file: BinaryIO, position: int, size: int) -> int:
     """Return the first end of a blank line at or behind `position`."""
     if not 0 < position < size:
         return min(position, size)
-    file.seek(max(position - 2, 0))
-    start = position - (2 if file.read(2) == b"\r\n" else 1)
+    start = max(position - 2, 0)
+    file.seek(start)
+    if file.read(position - start) != b"\r\n":
+        start = position - 1
     before = b"\n" if _only_blanks_before(file, start) else b"x"
     return _search(file, start, before, _BLANK_LINE, size)
 
