@@ -238,9 +238,13 @@ def tensor_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
     except OSError as error:
         raise from_os_error(error, path) from None
     header = parse_json(text, f"{path}: header", ArtifactError)
-    metadata = header.pop("__metadata__", {})
-    end = max((item["data_offsets"][1] for item in header.values()), default=0)
-    if size != 8 + length + end:
+    try:
+        metadata = dict(header.pop("__metadata__", {}))
+        parts = [(item["dtype"], item["shape"], item["data_offsets"]) for item in header.values()]
+        ends = [int(end) for _, _, (_, end) in parts]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ArtifactError(f"{path}: header is not that of a safetensors file") from None
+    if size != 8 + length + (end := max(ends, default=0)):
         raise ArtifactError(f"{path}: {size} bytes, its header promises {8 + length + end}")
     return header, metadata, 8 + length
 
@@ -263,10 +267,16 @@ def digest_tensors(path: Path) -> str:
     return state.hexdigest()
 
 
+def tensor_metadata(values: Mapping[str, Any]) -> str:
+    """Return the text that stands under TENSOR_METADATA: the values and their digest."""
+    return canonical_json({**values, "digest": digest_value(values)})
+
+
 def read_tensor_stamp(path: Path, verify: bool = True) -> dict[str, Any]:
     """Return the metadata (as JSON values) of a safetensors file of ours, bytes checked.
 
-    Raises ArtifactError if the weights' SHA-256 is not the recorded one, MissingError.
+    Raises ArtifactError if the metadata's digest or the weights' SHA-256 is not the recorded one,
+    ConfigError for a file of another program, MissingError.
     """
     if not path.exists():
         raise MissingError(f"{path}: no such file")
@@ -274,6 +284,8 @@ def read_tensor_stamp(path: Path, verify: bool = True) -> dict[str, Any]:
     if TENSOR_METADATA not in metadata:
         raise ConfigError(f"{path}: carries no stamp of this pipeline; bring it in with `convert`")
     values = parse_json(metadata[TENSOR_METADATA], f"{path}: metadata", ArtifactError)
+    if values.pop("digest", None) != digest_value(values):
+        raise ArtifactError(f"{path}: metadata are not what their digest says; build it again")
     if verify and (found := digest_tensors(path)) != values["weights"]:
         raise ArtifactError(
             f"{path}: weights have SHA-256 {found[:12]}..., recorded {values['weights'][:12]}...; "

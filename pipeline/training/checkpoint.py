@@ -16,7 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.artifacts import TENSOR_METADATA, atomic_path, crash_point, read_tensor_stamp
+from pipeline.artifacts import (
+    TENSOR_METADATA,
+    atomic_path,
+    crash_point,
+    read_tensor_stamp,
+    tensor_metadata,
+)
 from pipeline.errors import ConfigError, DataError, MissingError, printable
 from pipeline.strict import canonical_json
 
@@ -43,7 +49,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Publish tensors with `metadata` (JSON values, a `stamp` among them); return their SHA-256."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     weights = digest_weights(plain)
-    text = canonical_json({**metadata, "weights": weights})
+    text = tensor_metadata({**metadata, "weights": weights})
     with atomic_path(path) as temporary:
         crash_point("writing")
         _write(temporary, plain, text)
