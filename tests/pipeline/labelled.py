@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import signal
 import sys
@@ -27,6 +28,16 @@ BERT = {
         "num_heads": 2,
         "feedforward_size": 32,
     },
+}
+
+NAMES = ["张三", "李四", "王五", "赵六"]
+PLACES = ["北京", "上海", "广州", "成都"]
+TASK_SPEC = {
+    "architecture": LSTM,
+    "epochs": 2,
+    "batch_size": 8,
+    "learning_rate": 0.01,
+    "seq_length": 24,
 }
 
 
@@ -117,3 +128,42 @@ def tree(folder: Path) -> set[str]:
         for path in folder.rglob("*")
         if path.is_file() and ".log/" not in str(path) and path.name != ".writer.lock"
     }
+
+
+def tagged(count: int) -> list[str]:
+    """Return rows `tokens|tags` of one person and one place each."""
+    rows = []
+    for number in range(count):
+        name, place = NAMES[number % 4], PLACES[number * 7 // 4 % 4]
+        rows.append(f"{' '.join(name)} 在 {' '.join(place)} 。|B-PER I-PER O B-LOC I-LOC O")
+    return rows
+
+
+def ranked(questions: int) -> list[str]:
+    """Return rows `qid|label|question|candidate`, two candidates for a question."""
+    rows = []
+    for number in range(questions):
+        name = NAMES[number % 4]
+        for candidate in range(2):
+            right = candidate == number % 2
+            answer = f"{name if right else '有人'}在{PLACES[candidate]}"
+            rows.append(f"{number}|{int(right)}|{name}在哪里|{answer}")
+    return rows
+
+
+def squad(path: Path, count: int, shift: int = 0) -> Path:
+    """Write questions about where somebody was born."""
+    paragraphs = []
+    for number in range(count):
+        name, place = NAMES[number % 4], PLACES[number * 3 % 4]
+        answer = {"text": place, "answer_start": 4 + shift}
+        asked = {"id": f"q{number}", "question": f"{name}生于哪里", "answers": [answer]}
+        paragraphs.append({"context": f"{name}生于{place}，后来搬走。", "qas": [asked]})
+    path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
+    return path
+
+
+def paired(rows: list[str]) -> tuple[list[str], list[str]]:
+    """Return 40 rows `label|text|text` of neighbours, and the rest."""
+    pairs = [f"{a}|{b.partition('|')[2]}" for a, b in itertools.pairwise(rows)]
+    return pairs[:40], pairs[40:]
