@@ -98,7 +98,10 @@ def _iter_rows(source: Source, path: Path, bad_rows: str, ledger: Ledger) -> Ite
                 yield _row({"label": tags, "text_a": text})
     elif source.label is not None:
         for lines in iter_plain_lines(source, path, bad_rows, ledger):
-            yield from (_row({"label": str(source.label), "text_a": line}) for line in lines)
+            # A line of wide blanks (U+3000) is a line, and no text that anyone could label.
+            texts = [line for line in lines if line.strip()]
+            ledger.drop("blank", len(lines) - len(texts))
+            yield from (_row({"label": str(source.label), "text_a": text}) for text in texts)
     else:
         rows = RowLedger(str(path), bad_rows)
         optional = [name for name in COLUMNS if name != "text_a"]

@@ -25,7 +25,9 @@ def test_the_mean_is_exact_and_every_order_gives_the_same_file(tmp_path):
     paths = [save(tmp_path / f"{n}.safetensors", t, step=n) for n, t in enumerate(tensors)]
     contents = set()
     for order in itertools.permutations(paths):
-        assert main(["average", "--models", *order, "--out", str(tmp_path / "mean.safetensors")]) == 0
+        assert (
+            main(["average", "--models", *order, "--out", str(tmp_path / "mean.safetensors")]) == 0
+        )
         contents.add((tmp_path / "mean.safetensors").read_bytes())
     assert len(contents) == 1
     mean = load_file(tmp_path / "mean.safetensors")["encoder.w"]
@@ -35,8 +37,14 @@ def test_the_mean_is_exact_and_every_order_gives_the_same_file(tmp_path):
 def test_names_do_not_decide_the_order(tmp_path):
     a, b = torch.randn(50), torch.randn(50)
     for name, (first, second) in {"x": (a, b), "y": (b, a)}.items():
-        paths = [save(tmp_path / f"{name}{n}.safetensors", t, step=1) for n, t in ((1, first), (2, second))]
-        assert main(["average", "--models", *paths, "--out", str(tmp_path / f"{name}.safetensors")]) == 0
+        paths = [
+            save(tmp_path / f"{name}{n}.safetensors", t, step=1)
+            for n, t in ((1, first), (2, second))
+        ]
+        assert (
+            main(["average", "--models", *paths, "--out", str(tmp_path / f"{name}.safetensors")])
+            == 0
+        )
     assert (tmp_path / "x.safetensors").read_bytes() == (tmp_path / "y.safetensors").read_bytes()
 
 
@@ -48,7 +56,9 @@ def test_one_model_keeps_its_weights(tmp_path):
 
 
 def refused(tmp_path, capsys, *paths):
-    code = main(["average", "--models", *map(str, paths), "--out", str(tmp_path / "out.safetensors")])
+    code = main(
+        ["average", "--models", *map(str, paths), "--out", str(tmp_path / "out.safetensors")]
+    )
     assert not (tmp_path / "out.safetensors").exists()
     return code, capsys.readouterr().err
 
@@ -66,7 +76,12 @@ def test_the_same_file_twice_is_a_usage_error(tmp_path, capsys):
         (torch.tensor([1.0, float("nan")]), {}, 65, "encoder.w holds 1 values that are not finite"),
         (torch.ones(2, dtype=torch.float64), {}, 78, "torch.float64"),
         (torch.ones(2), {"vocabulary": "b" * 32}, 78, "cannot be averaged with"),
-        (torch.ones(2), {"architecture": {"encoder": {"name": "gru"}}}, 78, "architecture.encoder.name"),
+        (
+            torch.ones(2),
+            {"architecture": {"encoder": {"name": "gru"}}},
+            78,
+            "architecture.encoder.name",
+        ),
     ],
 )
 def test_models_that_do_not_fit_are_refused(tmp_path, capsys, tensor, metadata, code, text):
