@@ -94,18 +94,24 @@ class Probe(ABC):
     name: ClassVar[str]
     reads: ClassVar[str] = ""
     """What --in holds; empty: the probe reads nothing."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Options that name files."""
 
     def __init__(self, config: Any, request: Request):
         self.config = config
         self.request = request
 
     def stamp(self) -> dict[str, Any]:
-        """Return the stamp of what is computed."""
+        """Return the stamp of what is computed; files are named by their digests."""
         model, source = self.request.model, self.request.source
-        settings = {"probe": self.name, **self.config.model_dump(mode="json")}
-        weights = model and read_tensor_stamp(model_file(model), verify=False)["weights"]
-        inputs = {"model": weights, "in": source and digest_file(source)}
-        return make_stamp("probe", settings, inputs, "torch")
+        options = self.config.model_dump(mode="json")
+        files = {name: options.pop(name) for name in self.files}
+        inputs = {
+            "model": model and read_tensor_stamp(model_file(model), verify=False)["weights"],
+            "in": source and digest_file(source),
+            **{name: path and digest_file(Path(path)) for name, path in files.items()},
+        }
+        return make_stamp("probe", {"probe": self.name, **options}, inputs, "torch")
 
     @abstractmethod
     def run(self, output: Output) -> dict[str, Any]:

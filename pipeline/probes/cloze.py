@@ -70,13 +70,15 @@ def read_gaps(lines: Sequence[Line], tokenizer: Tokenizer, where: str) -> Gaps:
     return Gaps(lines, keep_first(rows, rows.lengths - 1))
 
 
-def hide_tokens(lines: Sequence[Line], tokenizer: Tokenizer, seed: int) -> Gaps:
+def hide_tokens(lines: Sequence[Line], tokenizer: Tokenizer, room: int | None, seed: int) -> Gaps:
     """Return texts with one known token of each hidden, chosen by seed and line number.
 
-    Lines without any known token are left out.
+    room: tokens to which texts are cut. Lines without any known token are left out.
     """
     special = tokenizer.vocabulary.token_ids
     encoded = tokenizer.encode([line.text for line in lines])
+    if room is not None:
+        encoded = keep_first(encoded, np.minimum(encoded.lengths, room))
     values = np.where(encoded.values == special.mask, special.unk, encoded.values)
     known = np.flatnonzero(values != special.unk)
     firsts = np.searchsorted(known, encoded.offsets)
@@ -134,12 +136,14 @@ class ClozeProbe(Probe):
 
     A row for each gap: line, mask (which gap of the line), text, predictions. The gaps of a line
     are filled independently of one another. With mask=random also answer and rank, its place among
-    all tokens; the books then hold hit_rate, the share of answers among the `top` likeliest.
+    all tokens; the books then hold hit_rate, the share of answers among the `top` likeliest; texts
+    are cut to the model's positions.
     Source: the 2020 reference's cloze_test. Differs: seeded; any number of gaps; [UNK] is never
     the answer; probabilities.
     """
 
     reads = "texts, one a line, with [MASK] where a token is to be guessed"
+    files = ("corpus",)
 
     class Config(ComponentConfig):
         """Options of the cloze."""
@@ -187,8 +191,6 @@ class ClozeProbe(Probe):
             counts["skipped"] += len(window) - len(gaps.lines)
             if not gaps.lines:
                 continue
-            room = self.opened.room(self.special_tokens)
-            check_lengths(gaps.ids, gaps.lines, room, self.request.where)
             fillings = fill_gaps(self.opened, gaps, self.config.top, self.special_tokens)
             counts["gaps"] += len(fillings.ids)
             if gaps.answers is not None and fillings.ranks is not None:
@@ -197,10 +199,12 @@ class ClozeProbe(Probe):
             yield from self._describe(gaps, fillings)
 
     def _gaps(self, lines: list[Line]) -> Gaps:
-        tokenizer = self.opened.tokenizer
+        tokenizer, room = self.opened.tokenizer, self.opened.room(self.special_tokens)
         if self.config.mask == "random":
-            return hide_tokens(lines, tokenizer, self.config.seed)
-        return read_gaps(lines, tokenizer, self.request.where)
+            return hide_tokens(lines, tokenizer, room, self.config.seed)
+        gaps = read_gaps(lines, tokenizer, self.request.where)
+        check_lengths(gaps.ids, lines, room, self.request.where)
+        return gaps
 
     def _describe(self, gaps: Gaps, fillings: Fillings) -> Iterator[dict[str, Any]]:
         tokens = self.opened.vocabulary.tokens

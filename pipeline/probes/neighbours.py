@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,27 +18,23 @@ from pipeline.text.vocabulary import SPECIAL_TOKENS
 from pipeline.training.pretrained import PretrainedModel
 
 
-class Neighbours(NamedTuple):
-    """The nearest candidates of Q queries. ids: (Q, n); cosines: (Q, n), the largest first."""
-
-    ids: np.ndarray
-    cosines: np.ndarray
-
-
 def nearest_tokens(
     queries: Tensor, own: np.ndarray, table: Tensor, candidates: np.ndarray, count: int
-) -> Neighbours:
-    """Return the candidates whose vectors have the largest cosine with each query.
+) -> list[dict[int, float]]:
+    """Return, for each query, id -> cosine of the nearest candidates, the largest first.
 
     queries: (Q, D). own: (Q,) the queries' ids, which are no neighbours of theirs. table: (C, D),
     the vectors of candidates: (C,) ids.
     """
-    ids = torch.from_numpy(candidates).to(table.device)
-    scores = functional.normalize(queries, dim=-1) @ functional.normalize(table, dim=-1).T
-    itself = torch.from_numpy(own).to(table.device)[:, None] == ids
-    others = len(candidates) - int(itself.sum(1).max())
-    best, places = scores.masked_fill_(itself, -torch.inf).topk(min(count, others))
-    return Neighbours(ids[places].cpu().numpy(), best.cpu().numpy())
+    cosines = functional.normalize(queries, dim=-1) @ functional.normalize(table, dim=-1).T
+    best, places = cosines.topk(min(count + 1, len(candidates)))
+    found = []
+    for query, values, ids in zip(
+        own, best.tolist(), candidates[places.cpu().numpy()], strict=True
+    ):
+        nearest = [(int(i), value) for i, value in zip(ids, values, strict=True) if i != query]
+        found.append(dict(nearest[:count]))
+    return found
 
 
 @torch.no_grad()
@@ -73,6 +69,7 @@ class NeighboursProbe(Probe):
     """
 
     reads = "words, one a line; with context=true: sentence, tab, word"
+    files = ("candidates",)
 
     class Config(ComponentConfig):
         """Options of the neighbours."""
@@ -143,9 +140,9 @@ class NeighboursProbe(Probe):
         found = nearest_tokens(
             table[own], own, table[self.candidates], self.candidates, self.config.top
         )
-        for row, line in enumerate(lines):
-            neighbours = self._named(found.ids[row], found.cosines[row])
-            yield {"line": line.number, "word": line.text.strip(), "neighbours": neighbours}
+        for line, neighbours in zip(lines, found, strict=True):
+            word = line.text.strip()
+            yield {"line": line.number, "word": word, "neighbours": self._named(neighbours)}
 
     def _in_sentence(self, line: Line) -> dict[str, Any]:
         where = f"{self.request.where}:{line.number}"
@@ -161,17 +158,16 @@ class NeighboursProbe(Probe):
             raise DataError(f"{where}: '{printable(word, 30)}' is not a token of the sentence")
         tokens = np.append(self.candidates, own)
         states = states_in_place(self.opened, row, int(places[0]), tokens, self.layer)
-        found = nearest_tokens(
+        (found,) = nearest_tokens(
             states[-1:], tokens[-1:], states[:-1], self.candidates, self.config.top
         )
-        neighbours = self._named(found.ids[0], found.cosines[0])
         return {
             "line": line.number,
             "sentence": sentence,
             "word": word,
-            "neighbours": neighbours,
+            "neighbours": self._named(found),
         }
 
-    def _named(self, ids: np.ndarray, cosines: np.ndarray) -> dict[str, float]:
+    def _named(self, neighbours: dict[int, float]) -> dict[str, float]:
         tokens = self.opened.vocabulary.tokens
-        return {tokens[i]: round(c, 4) for i, c in zip(ids, cosines.tolist(), strict=True)}
+        return {tokens[i]: round(cosine, 4) for i, cosine in neighbours.items()}

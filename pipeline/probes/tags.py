@@ -109,19 +109,12 @@ class TagsProbe(Probe):
         own = np.array([token.id for token in asked])
         found = nearest_tokens(table[own], own, table[ids], ids, self.config.top)
         tags = {token.id: token.tag for token in known}
-        rows = []
-        for token, neighbours, cosines in zip(
-            asked, found.ids.tolist(), found.cosines.tolist(), strict=True
-        ):
-            rows.append(
-                {
-                    "word": tokens[token.id],
-                    "tag": token.tag,
-                    "share": fmean(tags[i] == token.tag for i in neighbours),
-                    "neighbours": {
-                        f"{tokens[i]}/{tags[i]}": round(cosine, 4)
-                        for i, cosine in zip(neighbours, cosines, strict=True)
-                    },
-                }
-            )
-        return rows
+        return [
+            {
+                "word": tokens[token.id],
+                "tag": token.tag,
+                "share": fmean(tags[i] == token.tag for i in nearest),
+                "neighbours": {f"{tokens[i]}/{tags[i]}": round(c, 4) for i, c in nearest.items()},
+            }
+            for token, nearest in zip(asked, found, strict=True)
+        ]

@@ -29,7 +29,7 @@ class _ProbeHelp(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         probe = PROBES.get(parser.prog.rpartition(" ")[2])
         reads = f"\n--in: {probe.reads}" if probe.reads else ""
-        parser.description = inspect.getdoc(probe) + reads
+        parser.description = f"{inspect.getdoc(probe)}{reads}"
         parser.epilog = "options of --set:\n" + "\n".join(_options(probe.Config))
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.print_help()
