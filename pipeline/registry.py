@@ -59,7 +59,8 @@ def describe(error: ValidationError, where: str, model: type[BaseModel] | None =
             continue
         message = problem["msg"].removeprefix("Value error, ")
         whole = problem["type"] == "missing" or isinstance(problem["input"], dict)
-        found = "" if whole else f", found {printable(problem['input'])!r}"
+        told = problem["type"] == "value_error" and str(problem["input"]) in message.split()
+        found = "" if whole or told else f", found {printable(problem['input'])!r}"
         text = f"{message[0].lower()}{message[1:]}"
         first = lines[place].removesuffix(found) + ", or " if place in lines else f"{place}: "
         lines[place] = first + text + found
