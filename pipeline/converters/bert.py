@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from pipeline.artifacts import first_difference
 from pipeline.converters import PortableModel
-from pipeline.converters.foreign import rename_by
+from pipeline.converters.foreign import Place, rename_by
 from pipeline.converters.sections import configured_sections
 from pipeline.errors import ConfigError, DataError, printable
 from pipeline.registry import describe
@@ -136,12 +137,8 @@ def describe_network(
         "norm_epsilon": settings.layer_norm_eps,
         "activation": activation,
     }
-    targets: list[dict[str, Any]] = []
-    if "cls.predictions.transform.dense.weight" in weights:
-        mlm = {"norm_epsilon": settings.layer_norm_eps, "activation": activation}
-        targets.append({"name": "mlm", "tied": settings.tie_word_embeddings, **mlm})
-    if "cls.seq_relationship.weight" in weights:
-        targets.append({"name": "nsp"})
+    mlm = {"norm_epsilon": settings.layer_norm_eps, "activation": activation}
+    targets = find_bert_targets(weights, {"tied": settings.tie_word_embeddings, **mlm})
     if spec.targets is not None:
         targets = [target.section() for target in spec.targets]
     described: dict[str, Any] = {
@@ -157,6 +154,18 @@ def describe_network(
             raise ConfigError(f"{where}: made with other settings than the spec's: {different}")
         described = given
     return described
+
+
+def find_bert_targets(
+    weights: Mapping[str, Tensor], mlm: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the targets whose tensors are there; mlm: the options of that target."""
+    targets: list[dict[str, Any]] = []
+    if "cls.predictions.transform.dense.weight" in weights:
+        targets.append({"name": "mlm", **mlm})
+    if "cls.seq_relationship.weight" in weights:
+        targets.append({"name": "nsp"})
+    return targets
 
 
 def _without_dropout(described: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,3 +247,32 @@ def head_kind(metadata: Mapping[str, Any]) -> str | None:
     if task.get("name") == "tag" and not task.get("crf"):
         return "BertForTokenClassification"
     return None
+
+
+def bert_place(name: str) -> Place:
+    """Return the place of a tensor by its name in a BERT; only segments have another shape."""
+    if not name.endswith("token_type_embeddings.weight"):
+        return Place(name)
+    return Place(
+        name,
+        pack=lambda ours: ours[1:],
+        unpack=lambda theirs: torch.cat([theirs.new_zeros(1, theirs.shape[1]), theirs]),
+    )
+
+
+def note_differences(model: PortableModel, program: str) -> None:
+    """Note the settings that the other program computes otherwise."""
+    sections = configured_sections(model.metadata)
+    unbiased = [where for where, section in sections.items() if section.get("norm") == "unbiased"]
+    if unbiased:
+        theirs = {
+            where: {**section, "norm": "layer"} if where in unbiased else section
+            for where, section in sections.items()
+        }
+        model.notes.append(
+            f"{', '.join(unbiased)}: norm unbiased, which {program} computes as layer; its hidden "
+            f"states differ by up to {model.gap(theirs):g}"
+        )
+    rates = {sections[where]["dropout"] for where in ("embedding", "encoder")}
+    if len(rates) > 1:
+        model.notes.append(f"{program} has one dropout; the encoder's goes out")

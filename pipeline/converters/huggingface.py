@@ -15,15 +15,16 @@ from pipeline.converters import WORD, PortableModel
 from pipeline.converters.bert import (
     CARRIED,
     bert_name,
+    bert_place,
     bert_settings,
     describe_network,
     head_kind,
+    note_differences,
     read_settings,
     require_layers,
 )
 from pipeline.converters.comparing import Batch
-from pipeline.converters.foreign import ForeignConverter, Place, matches
-from pipeline.converters.sections import configured_sections
+from pipeline.converters.foreign import ForeignConverter, Place, equal, matches
 from pipeline.converters.tensor_files import first_existing, read_tensors, require_file
 from pipeline.converters.tokenizer_files import (
     FILES,
@@ -79,7 +80,7 @@ class HuggingFaceConverter(ForeignConverter):
             plain = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", plain)
             if alone and matches(plain, ("embeddings.*", "encoder.*", "pooler.*")):
                 plain = f"bert.{plain}"
-            if plain in result and not torch.equal(result[plain], tensor):
+            if plain in result and not equal(result[plain], tensor):
                 raise DataError(f"{where}: two tensors for {plain}, which differ; one is {name}")
             result[plain] = tensor
         if f"{DECODER}.bias" in result:  # one of two names for one tensor; either may be missing
@@ -223,35 +224,6 @@ def read_parts(index: Path) -> dict[str, Tensor]:
     if missing := sorted(places.keys() - result.keys()):
         raise DataError(f"{index}: {len(missing)} tensors are in no file, first {missing[0]}")
     return result
-
-
-def bert_place(name: str) -> Place:
-    """Return the place of a tensor by its name in a BERT; only segments have another shape."""
-    if not name.endswith("token_type_embeddings.weight"):
-        return Place(name)
-    return Place(
-        name,
-        pack=lambda ours: ours[1:],
-        unpack=lambda theirs: torch.cat([theirs.new_zeros(1, theirs.shape[1]), theirs]),
-    )
-
-
-def note_differences(model: PortableModel, program: str) -> None:
-    """Note the settings that the other program computes otherwise."""
-    sections = configured_sections(model.metadata)
-    unbiased = [where for where, section in sections.items() if section.get("norm") == "unbiased"]
-    if unbiased:
-        theirs = {
-            where: {**section, "norm": "layer"} if where in unbiased else section
-            for where, section in sections.items()
-        }
-        model.notes.append(
-            f"{', '.join(unbiased)}: norm unbiased, which {program} computes as layer; its hidden "
-            f"states differ by up to {model.gap(theirs):g}"
-        )
-    rates = {sections[where]["dropout"] for where in ("embedding", "encoder")}
-    if len(rates) > 1:
-        model.notes.append(f"{program} has one dropout; the encoder's goes out")
 
 
 def class_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:

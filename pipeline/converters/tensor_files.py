@@ -31,15 +31,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     ones; UnsafeError for what could run code or exceeds the limits.
     """
     require_file(path)
-    with path.open("rb") as file:
-        start = file.read(_LOOK_BYTES)
-    size = path.stat().st_size
+    start = _start(path)
     if start[8:9] == b"{":
         return read_safetensors(path)
     if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
         return read_torch_file(path)
     raise DataError(
-        f"{path}: {size} bytes, {_kind(start)}; a safetensors file or one of torch.save is needed"
+        f"{path}: {path.stat().st_size} bytes, {what_is(path)}; a safetensors file or one of "
+        "torch.save is needed"
     )
 
 
@@ -59,7 +58,14 @@ def require_file(path: Path) -> None:
         raise from_os_error(error, path) from None
 
 
-def _kind(start: bytes) -> str:
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LOOK_BYTES)
+
+
+def what_is(path: Path) -> str:
+    """Return what kind of file is taken for weights by mistake, by its first bytes."""
+    start = _start(path)
     if not start:
         return "empty"
     for magic, kind in _KINDS.items():

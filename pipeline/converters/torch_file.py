@@ -5,12 +5,8 @@ containers; as a second wall the reading process has limits on memory, time and 
 and hands over a safetensors file. A file that needs more is refused (exit 77), never trusted.
 """
 
-import os
 import pickle
 import re
-import resource
-import subprocess
-import sys
 import tempfile
 import warnings
 import zipfile
@@ -22,19 +18,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline.converters.child import SIZE_FACTOR, run_limited
 from pipeline.errors import DataError, PipelineError, UnsafeError, printable
 
-# torch alone maps 0.7 GB; a model is in memory as read, as copied and as written.
+# torch alone maps 0.7 GB.
 BASE_BYTES = 3 << 30
-SIZE_FACTOR = 5
-CPU_SECONDS = 900
 MAX_ENTRIES = 20_000
 MAX_PICKLE_BYTES = 64 << 20
 PLAIN_NAME = re.compile(r"^\w+([./-]\w+)*$")
 
-_CHILD = (
-    "import sys; from pipeline.converters.torch_file import main; sys.exit(main(*sys.argv[1:]))"
-)
 _HOW_TO_EXPORT = "export it where you trust it, as torch.save(model.state_dict(), path)"
 
 
@@ -47,7 +39,13 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     _check_zip(path)
     with tempfile.TemporaryDirectory(prefix="tensors-") as folder:
         out = Path(folder) / "tensors.safetensors"
-        _run_child(path, out)
+        run_limited(
+            "pipeline.converters.torch_file:extract",
+            [str(path), str(out)],
+            path,
+            path.stat().st_size,
+            BASE_BYTES,
+        )
         return {name: tensor.clone() for name, tensor in load_file(out).items()}
 
 
@@ -79,52 +77,6 @@ def _check_zip(path: Path) -> None:
         raise UnsafeError(
             f"{path}: data.pkl of {pickles[0].file_size} bytes; at most {MAX_PICKLE_BYTES}"
         )
-
-
-def _run_child(path: Path, out: Path) -> None:
-    memory = BASE_BYTES + SIZE_FACTOR * path.stat().st_size
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-    root = str(Path(__file__).resolve().parents[2])
-    child = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(path), str(out)],
-        env={"PATH": os.defpath, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        preexec_fn=limit,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    try:
-        _, said = child.communicate(timeout=2 * CPU_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise UnsafeError(f"{path}: not read within {2 * CPU_SECONDS} seconds; refused") from None
-    finally:
-        child.kill()
-        child.wait()
-    _raise_for(child.returncode, said, path, memory)
-
-
-def _raise_for(code: int, said: str, path: Path, memory: int) -> None:
-    """Raise what the child's exit code means."""
-    if code == 0:
-        return
-    for kind in (DataError, UnsafeError):
-        if code == kind.exit_code:
-            raise kind(*said.splitlines())
-    if code < 0 or "MemoryError" in said:
-        raise UnsafeError(
-            f"{path}: refused; the process that read it ended with {code}, at most "
-            f"{memory >> 20} MiB and {CPU_SECONDS} seconds are allowed"
-        )
-    raise RuntimeError(f"reading {path} failed in the child process:\n{said}")
 
 
 def load_plain_tensors(path: Path) -> dict[str, Tensor]:
@@ -191,11 +143,6 @@ def _own_memory(path: Path, loaded: Mapping[Any, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def main(source: str, out: str) -> int:
-    """Write the tensors of `source` to `out`; return the exit code, its reason on stderr."""
-    try:
-        save_file(load_plain_tensors(Path(source)), out)
-    except PipelineError as error:
-        print(*error.problems, sep="\n", file=sys.stderr)
-        return error.exit_code
-    return 0
+def extract(source: str, out: str) -> None:
+    """Write the tensors of `source` to a safetensors file."""
+    save_file(load_plain_tensors(Path(source)), out)

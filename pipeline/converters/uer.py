@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.converters import WORD, PortableModel
-from pipeline.converters.foreign import ForeignConverter, Place, rename_by
+from pipeline.converters.foreign import ForeignConverter, Place, equal, rename_by
 from pipeline.converters.sections import (
     configured_sections,
     modes_of,
@@ -116,7 +116,7 @@ class UerConverter(ForeignConverter):
         for name, tensor in weights.items():
             plain = name.removeprefix("module.")
             plain = rename_by(GENERATIONS, plain) or plain
-            if plain in result and not torch.equal(result[plain], tensor):
+            if plain in result and not equal(result[plain], tensor):
                 raise DataError(f"{where}: two tensors for {plain}, which differ; one is {name}")
             result[plain] = tensor
         if "target.output_layer.weight" in result:  # its bias became optional in 2023
