@@ -205,7 +205,7 @@ def pool(hidden: Tensor, lengths: Tensor, pooling: Pooling, read_padding: bool =
     """Return one vector for each row, (B, D), from its own tokens.
 
     hidden: (B, T, D); lengths: (B,). read_padding: mean, max and last over all T positions, as the
-    2020 reference has it. A row without tokens gives 0 for mean and its first position otherwise.
+    2020 reference has it. A row without tokens gives its first position.
     """
     width = hidden.shape[1]
     if pooling == "first":

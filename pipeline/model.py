@@ -32,6 +32,26 @@ UER_2020: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+# For `combinations`: target lists, what their targets need to be told, encoders' other modes.
+TARGET_LISTS = (
+    *(["mlm"], ["nsp"], ["lm"], ["bilm"], ["cls"], ["s2s"]),
+    *(["mlm", "nsp"], ["lm", "cls"], ["mlm", "cls"], ["bilm", "cls"], ["mlm", "s2s"]),
+)
+TARGET_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "nsp": {"pooling": "mean"},
+    "cls": {"pooling": "mean", "num_labels": 2},
+}
+ENCODER_VARIANTS: Mapping[str, Any] = {"mask": "causal", "bidirectional": True}
+
+
+class Combination(NamedTuple):
+    """An encoder, targets, and why they do not go together (empty: they do)."""
+
+    encoder: Component
+    targets: list[Component]
+    problem: str
+
+
 class Characters(NamedTuple):
     """The characters of every token of a vocabulary, for a subencoder."""
 
@@ -153,6 +173,43 @@ def outline_model(
     characters = Characters(torch.zeros(0), 2) if architecture.subencoder else None
     with torch.device("meta"):
         return _compose(architecture, ids, targets, reference, characters)
+
+
+def combinations() -> list[Combination]:
+    """Return every encoder with every target list that somebody may want, and why not where not.
+
+    Encoders come in all registered kinds, also looking back only (mask: causal) or both ways
+    (bidirectional). Every embedding and subencoder goes with each of them.
+    """
+    result = []
+    for name in ENCODERS.names():
+        options = ENCODERS.get(name).Config.model_fields
+        variants = [{}, *({k: v} for k, v in ENCODER_VARIANTS.items() if k in options)]
+        for variant in variants:
+            architecture = ArchitectureSpec(
+                embedding=Component(name="bert"), encoder=Component(name=name, **variant)
+            )
+            for targets in TARGET_LISTS:
+                sections = [Component(name=t, **TARGET_OPTIONS.get(t, {})) for t in targets]
+                problem = ""
+                try:
+                    check_architecture(architecture, sections, vocab_size=16)
+                except ConfigError as error:
+                    problem = str(error)
+                result.append(Combination(architecture.encoder, sections, problem))
+    return result
+
+
+def combinations_table() -> str:
+    """Return `combinations` as a Markdown table: encoders in rows, target lists in columns."""
+    rows: dict[str, list[str]] = {}
+    for encoder, _, problem in combinations():
+        options = [f"{key}: {value}".lower() for key, value in encoder.section().items()][1:]
+        label = f"{encoder.name}, {options[0]}" if options else encoder.name
+        rows.setdefault(label, []).append("no" if problem else "yes")
+    heads = ["encoder", *("[" + ", ".join(targets) + "]" for targets in TARGET_LISTS)]
+    lines = [heads, ["---"] * len(heads), *([label, *cells] for label, cells in rows.items())]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _compose(
