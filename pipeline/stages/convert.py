@@ -12,10 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts import make_stamp, scratch_folder, sync, write_json, write_text
-from pipeline.errors import ConfigError, UsageError
+from pipeline.artifacts import make_stamp, write_json
+from pipeline.errors import ConfigError
 from pipeline.registry import CONVERTERS
 from pipeline.spec import ConvertSpec, load_spec
+from pipeline.stages.model_directory import (
+    describe_model,
+    file_names,
+    published_folder,
+    require_free,
+)
 
 if TYPE_CHECKING:
     from pipeline.converters import Converter, PortableModel
@@ -42,35 +48,19 @@ def run(args: argparse.Namespace) -> None:
     spec, _ = load_spec(ConvertSpec, args.spec, args.set)
     reader: Converter = CONVERTERS.get(args.origin, "--from")()
     writer: Converter = CONVERTERS.get(args.goal, "--to")()
-    _require_free(args.out, writer)
+    require_free(args.out, file_names(writer))
     model = reader.read(args.source, args.vocab, spec)
     compared = _compare(reader, args.source, model)
     _require_alike(compared, args.source)
     settings = {"from": reader.name, "to": writer.name, **_stated(spec)}
-    with scratch_folder(args.out) as folder:
+    with published_folder(args.out, writer.weights) as folder:
         _write(model, writer, folder, settings, compared)
-        _publish(folder, args.out, writer)
     for line in [*model.notes, *_figures(compared)]:
         print(f"convert: {line}", file=sys.stderr)
 
 
 def _stated(spec: ConvertSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", exclude_defaults=True)
-
-
-def _require_free(out: Path, writer: "Converter") -> None:
-    """Raise UsageError if `out` holds anything that this conversion would not write."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file; a directory is written")
-    strange = {path.name for path in out.iterdir()} - _names(writer) if out.exists() else set()
-    if strange:
-        raise UsageError(f"--out {out}: holds {min(strange)}; choose an empty or new directory")
-
-
-def _names(writer: "Converter") -> set[str]:
-    from pipeline.converters import ARCHITECTURE, RECORD, VOCABULARY
-
-    return {*writer.files, writer.weights, ARCHITECTURE, RECORD, VOCABULARY}
 
 
 def _compare(converter: "Converter", folder: Path, model: "PortableModel") -> dict[str, Any]:
@@ -104,10 +94,9 @@ def _write(
     compared: dict[str, Any],
 ) -> None:
     """Write everything into a folder; `compared` takes what the other side computes from it."""
-    from pipeline.converters import ARCHITECTURE, RECORD, VOCABULARY
+    from pipeline.converters import RECORD
 
-    write_text(folder / VOCABULARY, "".join(f"{token}\n" for token in model.vocabulary.tokens))
-    write_text(folder / ARCHITECTURE, model.architecture_text())
+    describe_model(model, folder)
     stamp = make_stamp("convert", settings, model.inputs(), "torch")
     if writer.name == "native":
         if settings["from"] != "native":
@@ -124,17 +113,6 @@ def _write(
         "padding_segment": lost,
     }
     write_json(folder / RECORD, record)
-
-
-def _publish(folder: Path, out: Path, writer: "Converter") -> None:
-    """Move finished files to their place, the weights last: where they are, all is."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / writer.weights).unlink(missing_ok=True)
-    for path in sorted(folder.iterdir(), key=lambda path: (path.name == writer.weights, path.name)):
-        path.chmod(0o444)
-        sync(path)
-        os.replace(path, out / path.name)
-    sync(out)
 
 
 def _figures(compared: Mapping[str, Any]) -> list[str]:
