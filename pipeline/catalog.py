@@ -103,7 +103,8 @@ class Catalog:
         del values["seeds"], values["starts"]
         if start == "random" or section.imported:
             values["architecture"] = self.architectures[section.architecture]
-        values |= {"task": self.datasets[dataset].task, "seed": int(seed)}
+        rows = self.datasets[dataset]
+        values |= {"task": rows.task, "bad_rows": rows.bad_rows, "seed": int(seed)}
         values |= {"reference": section.reference, **self._cutting(self.vocabulary_of(recipe))}
         return content(FinetuneSpec.model_validate(values))
 
