@@ -70,13 +70,13 @@ class Gatherer:
         lineage = self._lineage(ends or ([weights] if weights else []))
         recipe = _named(recipe, lineage)
         self._warn(recipe, runs, steps)
-        manifest = self._record("2_instances/{}/manifest.json", recipe.instances)
+        manifest = self._record("instances", "2_instances/{}/manifest.json", recipe.instances)
         return RecipeResult(
             recipe=recipe,
             runs=runs,
             training=join_training(records) if records else None,
             parameters=count_parameters(weights) if weights else None,
-            vocabulary=self._record("1_vocab/{}.json", recipe.vocabulary),
+            vocabulary=self._record("vocab", "1_vocab/{}.json", recipe.vocabulary),
             instances={key: value for key, value in manifest.items() if key != "shards"},
             fetched=[_ledger(artifact) for artifact in lineage if artifact.stage == "fetch"],
             lineage=[self._step(artifact) for artifact in lineage],
@@ -154,10 +154,12 @@ class Gatherer:
         files = [average, *(path.with_suffix(".safetensors") for path in reversed(steps))]
         return next((path for path in files if path.exists()), None)
 
-    def _record(self, place: str, name: str | None) -> dict[str, Any]:
+    def _record(self, stage: str, place: str, name: str | None) -> dict[str, Any]:
         """Return a record with its name, empty where it is missing."""
         path = self.results / place.format(name)
-        return {"name": name, **read_json_artifact(path)} if name and path.exists() else {}
+        if name is None or not path.exists():
+            return {}
+        return {"name": name, **read_json_artifact(path, stage)}
 
     def _lineage(self, ends: Sequence[Path]) -> list[Artifact]:
         """Return the files `ends` and all they were made from, in the order of the folders."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.artifacts import (
     TEMPORARY_MARK,
+    check_stamp,
     digest_value,
     read_json_artifact,
     read_tensor_stamp,
@@ -83,12 +84,20 @@ def read_artifact(path: Path) -> Artifact | None:
     """
     if path.suffix == ".safetensors":
         record = read_tensor_stamp(path, verify=False)
+        check_format(record, path)
         return Artifact(path, record["weights"], frozenset({record["weights"]}), record)
     if path.suffix == ".json":
         record = read_json_artifact(path)
+        check_format(record, path)
         own = digest_value(record)
         return Artifact(path, own, frozenset({own, *_vouched(record)}), record)
     return None
+
+
+def check_format(record: Mapping[str, Any], path: Path) -> None:
+    """Raise ConfigError if a file was made by a newer version than this one reads."""
+    stamp = record.get("stamp", {})
+    check_stamp(stamp, stamp.get("stage"), path)
 
 
 def _vouched(record: Mapping[str, Any]) -> Iterator[str]:

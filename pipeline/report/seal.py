@@ -6,6 +6,8 @@ from pipeline.artifacts import digest_bytes
 
 # Stands where the digest goes, while that digest is taken.
 NO_DIGEST = "0" * 32
+# By which a page of ours is known even if its digest is damaged.
+GENERATOR = '<meta name="generator" content="pretrain-zoo'
 _PLACE = re.compile(r'<meta name="digest" content="([0-9a-f]{32})">')
 
 

@@ -1,5 +1,6 @@
 """Whether files are what they claim to be: bytes against digests, stamps against one another."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ from pipeline.artifacts import digest_file, read_json_artifact, read_tensor_stam
 from pipeline.errors import ArtifactError, ConfigError, MissingError, PipelineError, printable
 from pipeline.report.inventory import Artifact, Inventory, artifact_files, read_artifact
 from pipeline.report.origin import link_state
-from pipeline.report.seal import page_digest, stated_digest
+from pipeline.report.seal import GENERATOR, page_digest, stated_digest
 from pipeline.strict import parse_json, read_json
-from pipeline.text.manifest import MANIFEST, Manifest, check_files, read_manifest
+from pipeline.text.manifest import MANIFEST, ShardEntry, ShardFile, check_files, read_manifest
 from pipeline.text.vocabulary import read_vocabulary
 
 OPTIMIZER = "optimizer"
@@ -100,18 +101,33 @@ def _check_record(path: Path) -> tuple[str, str]:
 
 
 def _check_shard(path: Path) -> tuple[str, str]:
-    """A shard is vouched for by the manifest beside it, or by its own record."""
-    manifest = read_manifest(path.parent)
-    parts = [entry.part(held_out) for entry in manifest.shards for held_out in (False, True)]
-    listed = [part for part in parts if part.file == path.name]
-    if not listed:
-        return "", ""
-    check_files(path.parent, listed)
-    _check_shard_stamp(path, manifest)
-    return "shard", listed[0].digest
+    """A shard is vouched for by the manifest beside it, or else by its own record."""
+    for vocabulary, part in _listed(path):
+        check_files(path.parent, [part])
+        _check_shard_stamp(path, vocabulary)
+        return "shard", part.digest
+    return "", ""
 
 
-def _check_shard_stamp(path: Path, manifest: Manifest) -> None:
+def _listed(path: Path) -> Iterator[tuple[str, ShardFile]]:
+    """Yield (vocabulary, what is said of the file) from the manifest, then from the record."""
+    with contextlib.suppress(PipelineError):
+        manifest = read_manifest(path.parent)
+        for entry in manifest.shards:
+            yield from ((manifest.vocabulary, part) for part in _parts(entry, path))
+    record_path = path.with_name(path.name.replace("held_out_", "shard_")).with_suffix(".json")
+    with contextlib.suppress(PipelineError, KeyError, ValueError):
+        record = read_json_artifact(record_path, "instances")
+        vocabulary = record["stamp"]["inputs"]["vocabulary"]
+        entry = ShardEntry(**record["files"])
+        yield from ((vocabulary, part) for part in _parts(entry, path))
+
+
+def _parts(entry: ShardEntry, path: Path) -> list[ShardFile]:
+    return [part for part in (entry.part(False), entry.part(True)) if part.file == path.name]
+
+
+def _check_shard_stamp(path: Path, vocabulary: str) -> None:
     try:
         with pa.memory_map(str(path)) as source:
             metadata = pa.ipc.open_file(source).schema.metadata or {}
@@ -119,10 +135,10 @@ def _check_shard_stamp(path: Path, manifest: Manifest) -> None:
         raise ArtifactError(f"{path}: not a readable Arrow file: {error}") from None
     stamp = parse_json(metadata.get(b"stamp", b"{}").decode(), str(path), ArtifactError)
     theirs = stamp.get("inputs", {}).get("vocabulary", "none")
-    if theirs != manifest.vocabulary:
+    if theirs != vocabulary:
         raise ConfigError(
             f"{path}: made with vocabulary {theirs[:12]}..., its manifest says "
-            f"{manifest.vocabulary[:12]}...; rebuild the shards or pass the other vocabulary"
+            f"{vocabulary[:12]}...; rebuild the shards or pass the other vocabulary"
         )
 
 
@@ -171,6 +187,8 @@ def _compare(path: Path, kind: str, found: str, record: Path, key: str) -> tuple
 def _check_page(path: Path) -> tuple[str, str]:
     page = path.read_text(encoding="utf-8", errors="replace")
     stated = stated_digest(page)
+    if stated is None and GENERATOR in page:
+        raise ArtifactError(f"{path}: a page of this pipeline without a digest; build it again")
     if stated is None:
         return "", ""
     if (found := page_digest(page)) != stated:

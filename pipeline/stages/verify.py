@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     if errors:
         kinds = [kind for kind in GRAVITY if any(isinstance(error, kind) for error in errors)]
         kind = kinds[0] if kinds else type(errors[0])
-        raise kind(*(problem for error in errors for problem in error.problems))
+        raise kind(*dict.fromkeys(problem for error in errors for problem in error.problems))
 
 
 def _print(findings: Sequence[Finding]) -> None:
@@ -73,6 +73,6 @@ def _print(findings: Sequence[Finding]) -> None:
         for finding in findings:
             kind = finding.kind or "unknown kind"
             path = printable(finding.path, 1000)
-            print(f"{finding.state:<9} {kind:<20} {finding.digest[:12]:<12} {path}")
+            print(f"{finding.state:<9}  {kind:<19}  {finding.digest[:12]:<12}  {path}")
     counts = Counter(finding.state for finding in findings)
     print(", ".join(f"{number} {state}" for state, number in sorted(counts.items())))

@@ -1,0 +1,221 @@
+"""`why` through the command line: what made a file, and what would make it stale."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.__main__ import main
+from pipeline.artifacts import write_text
+from tests.pipeline.report.zoo import DATASET, Zoo
+
+SECTIONS: dict[str, dict[str, Any]] = {
+    "config": {"recipes": ["tiny"], "datasets": [DATASET]},
+    "corpora/reviews": {"sources": [{"dataset": DATASET, "part": "train"}]},
+    f"datasets/{DATASET}": {
+        "task": "classify",
+        "split": {
+            "sources": [{"path": "1.txt", "label": 1}, {"path": "0.txt", "label": 0}],
+            "shares": {"train": 0.6, "dev": 0.2, "test": 0.2},
+        },
+    },
+    "vocabularies/reviews": {"built": {"corpora": ["reviews"], "size": 60}},
+    "instances/reviews_lines": {
+        "kind": "lines",
+        "corpora": ["reviews"],
+        "vocabulary": "reviews",
+        "seq_length": 32,
+        "shards": 2,
+        "held_out": 0.1,
+    },
+    "architectures/lstm": {
+        "embedding": "word",
+        "encoder": {"name": "lstm", "hidden_size": 8, "num_layers": 1},
+    },
+    "zoo/tiny": {
+        "instances": "reviews_lines",
+        "architecture": "lstm",
+        "targets": ["lm"],
+        "optimization": {
+            "total_steps": 2,
+            "checkpoint_steps": 1,
+            "batch_size": 4,
+            "micro_batches": 2,
+        },
+        "average": {"last": 2},
+        "finetune": {"pooling": "mean", "epochs": 1},
+    },
+}
+MANIFEST = "results/2_instances/reviews_lines/manifest.json"
+STEP = "results/3_pretrain/tiny/step_00000002"
+AVERAGE = "results/4_average/tiny.safetensors"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """A zoo whose text and models are made by the real stages from the settings above."""
+    zoo = Zoo(tmp_path_factory.mktemp("zoo"))
+    zoo.text()
+    recipe = SECTIONS["zoo/tiny"]
+    spec = {
+        "architecture": SECTIONS["architectures/lstm"],
+        "targets": recipe["targets"],
+        "optimization": recipe["optimization"],
+    }
+    vocabulary = zoo.results / "1_vocab/reviews.txt"
+    folder = zoo.folder / Path(STEP).parent
+    instances = zoo.folder / Path(MANIFEST).parent
+    inputs = ["--instances", instances, "--vocab", vocabulary, "--state", zoo.folder / "state"]
+    zoo.stage("pretrain", spec, *inputs, "--out", folder, "--log", zoo.results / "logs")
+    models = sorted(path for path in folder.glob("step_*.safetensors") if "optim" not in path.name)
+    out = ["--out", str(zoo.folder / AVERAGE)]
+    assert main(["average", "--models", *map(str, models), *out]) == 0
+    data = zoo.folder / "data/datasets" / DATASET
+    rows = ["--train", data / "train.tsv", "--dev", data / "dev.tsv", "--vocab", vocabulary]
+    model = zoo.results / f"5_finetune/tiny/{DATASET}/pretrained_seed_7.safetensors"
+    more = ["--init", zoo.folder / AVERAGE, "--log", zoo.results / "logs/f"]
+    zoo.stage(
+        "finetune",
+        {"task": "classify", "seed": 7, **SECTIONS["zoo/tiny"]["finetune"]},
+        *rows,
+        *more,
+        "--out",
+        model,
+    )
+    return zoo
+
+
+@pytest.fixture
+def zoo(finished: Zoo, tmp_path: Path) -> Zoo:
+    shutil.copytree(finished.folder, tmp_path / "zoo")
+    return Zoo(tmp_path / "zoo")
+
+
+def configure(zoo: Zoo, **changes: Any) -> None:
+    """Write config/, with changes of sections by a path such as `zoo/tiny`."""
+    for name, section in {**SECTIONS, **changes}.items():
+        write_text(zoo.folder / f"config/{'config' if name == 'config' else name}.yaml",
+                   yaml.safe_dump(json.loads(json.dumps(section)), sort_keys=False))  # fmt: skip
+
+
+def why(zoo: Zoo, place: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the lines about a file, the zoo's folder left out of them."""
+    capsys.readouterr()
+    folders = [f"--{name}={zoo.folder / name}" for name in ("results", "data", "config")]
+    assert main(["why", str(zoo.folder / place), *folders]) == 0
+    return capsys.readouterr().out.replace(f"{zoo.folder}/", "").splitlines()
+
+
+def changed(name: str, **fields: Any) -> dict[str, Any]:
+    """Return a section of config/ with other fields."""
+    return {name: {**SECTIONS[name], **fields}}
+
+
+def test_maker_settings_and_inputs(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(zoo)
+    lines = why(zoo, f"{STEP}.safetensors", capsys)
+    assert lines[0].startswith(f"{STEP}.safetensors: made by pretrain (pretrain-zoo ")
+    settings = [line.split() for line in lines]
+    assert ["architecture.encoder.hidden_size", "8"] in settings
+    assert ["optimization.total_steps", "2"] in settings
+    inputs = [line.split() for line in lines[lines.index("from") + 1 :]]
+    assert [line[::2] for line in inputs[:2]] == [
+        ["instances", MANIFEST],
+        ["vocabulary", "results/1_vocab/reviews.json"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["data/corpora/reviews.txt", f"data/datasets/{DATASET}/test.tsv", "results/1_vocab/reviews.txt",
+     MANIFEST, "results/2_instances/reviews_lines/shard_00001.arrow", f"{STEP}.safetensors",
+     AVERAGE, f"results/5_finetune/tiny/{DATASET}/pretrained_seed_7.safetensors"],
+)  # fmt: skip
+def test_everything_is_up_to_date_under_the_settings_that_made_it(
+    place: str, zoo: Zoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(zoo)
+    assert why(zoo, place, capsys)[-1] == "up to date: settings and inputs are what they were"
+
+
+def test_a_changed_learning_rate_makes_its_descendants_stale_and_nothing_else(
+    zoo: Zoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = {**SECTIONS["zoo/tiny"]["optimization"], "learning_rate": 0.01}
+    configure(zoo, **changed("zoo/tiny", optimization=plan))
+    reason = "settings.optimization.learning_rate: 0.0001 -> 0.01"
+    assert why(zoo, f"{STEP}.safetensors", capsys)[-2:] == ["stale, because", f"  {reason}"]
+    *_, stale, one, two = why(zoo, AVERAGE, capsys)
+    assert stale == "stale, because"
+    assert sorted([one, two]) == [
+        f"  results/3_pretrain/tiny/step_00000001.safetensors: {reason}",
+        f"  {STEP}.safetensors: {reason}",
+    ]
+    assert why(zoo, MANIFEST, capsys)[-1].startswith("up to date")
+
+
+def test_each_kind_of_setting_is_compared(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(
+        zoo,
+        **changed("vocabularies/reviews", built={"corpora": ["reviews"], "size": 40}),
+        **changed("instances/reviews_lines", seq_length=16, long_documents="truncate"),
+        **changed("zoo/tiny", average={"last": 1}, finetune={"pooling": "max", "epochs": 1}),
+        **changed("corpora/reviews", duplicates="drop"),
+    )
+    assert "  settings.size: 60 -> 40" in why(zoo, "results/1_vocab/reviews.txt", capsys)
+    lines = why(zoo, MANIFEST, capsys)
+    assert "  settings.long_documents: split -> truncate" in lines
+    assert "  settings.seq_length: 32 -> 16" in lines
+    assert "  results/1_vocab/reviews.json: settings.size: 60 -> 40" in lines
+    assert "  settings.steps: [1, 2] -> [2]" in why(zoo, AVERAGE, capsys)
+    model = f"results/5_finetune/tiny/{DATASET}/pretrained_seed_7.safetensors"
+    assert "  settings.pooling: mean -> max" in why(zoo, model, capsys)
+    text = why(zoo, "data/corpora/reviews.txt", capsys)
+    assert "  settings.duplicates: keep -> drop" in text
+
+
+def test_an_input_that_was_replaced_is_named(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(zoo)
+    texts = zoo.folder / "data/corpora/reviews.txt"
+    out = zoo.results / "1_vocab/reviews.txt"
+    zoo.stage("vocab", {"size": 50}, "--corpus", texts, "--out", out)
+    lines = why(zoo, MANIFEST, capsys)
+    assert any(
+        line.startswith("  vocabulary: was ")
+        and line.endswith("results/1_vocab/reviews.json is another")
+        for line in lines
+    )
+    assert any("vocabulary" in line and "not here; results/1_vocab" in line for line in lines)
+
+
+def test_without_config_only_inputs_are_compared(
+    zoo: Zoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert why(zoo, MANIFEST, capsys)[-1] == (
+        "up to date: inputs (no config/ here) are what they were"
+    )
+
+
+def test_a_recipe_that_is_in_no_config_any_more(
+    zoo: Zoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(zoo)
+    (zoo.folder / "config/zoo/tiny.yaml").rename(zoo.folder / "config/zoo/other.yaml")
+    write_text(zoo.folder / "config/config.yaml", f"recipes: [other]\ndatasets: [{DATASET}]\n")
+    assert why(zoo, f"{STEP}.safetensors", capsys)[-1].startswith("up to date")
+
+
+def test_a_broken_config_is_told(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(zoo, **changed("zoo/tiny", targets=[]))
+    folders = [f"--{name}={zoo.folder / name}" for name in ("results", "data", "config")]
+    assert main(["why", str(zoo.folder / MANIFEST), *folders]) == 78
+    assert "targets" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = zoo.folder / "results/1_vocab/other.txt"
+    assert main(["why", str(missing)]) == 66
+    assert capsys.readouterr().err == f"error: {missing}: no such file\n"
