@@ -20,7 +20,7 @@ import numpy as np
 STEPS, BATCHES, LEARNING_RATE, WARMUP = 20, 4, 1e-3, 0.1
 ROWS, WIDTH, VOCAB_SIZE, NUM_LABELS, LONGEST_WORD = 4, 12, 50, 3, 5
 SIZES = {"emb_size": 16, "hidden_size": 16, "feedforward_size": 32, "heads_num": 4}
-LAYERS, KERNEL_SIZE, BLOCK_SIZE = 3, 3, 2
+LAYERS, KERNEL_SIZE, BLOCK_SIZE = 3, 3, 3
 KEPT = 5
 
 # The reference's names; `_both` behind one: with --bidirectional.
@@ -33,7 +33,7 @@ CASES += [("lstm", "lm", "word", kind) for kind in ("none", "avg", "lstm", "cnn"
 
 
 def initial_values(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the values with which a tensor of the reference starts: N(0, 0.2), so that all parts matter.
+    """Return the values a tensor of the reference starts with: N(0, 0.2), so that all parts matter.
 
     NumPy's RandomState, whose numbers never change between versions, seeded by the name.
     """
