@@ -18,7 +18,7 @@ from pipeline.recipes import (
     Start,
     VocabularySection,
 )
-from pipeline.sources import PARTS, CorpusSpec, DatasetSpec, Source
+from pipeline.sources import DEFAULT_MIRROR, PARTS, CorpusSpec, DatasetSpec, Source
 from pipeline.spec import (
     ArchitectureSpec,
     FinetuneSpec,
@@ -185,11 +185,15 @@ class Catalog:
 
     def _lacks(self, sources: Sequence[Source], needs: str | None = None) -> str:
         """Return what to supply where files are neither public nor at hand, else nothing."""
-        mirror = self.config.mirror or os.environ.get("PIPELINE_MIRROR")
-        roots = [Path(), *([Path(mirror)] if mirror else [])]
         wanted = [source.path for source in sources if source.path and not source.url]
-        missing = [path for path in wanted if not any((root / path).exists() for root in roots)]
+        missing = [path for path in wanted if not self.place(path).exists()]
         return (needs or f"{', '.join(missing)} in the mirror") if missing else ""
+
+    def place(self, path: str) -> Path:
+        """Return where the file or folder of a source's path is: in the mirror, or else here."""
+        mirror = self.config.mirror or os.environ.get("PIPELINE_MIRROR") or DEFAULT_MIRROR
+        mirrored = Path(mirror, path)
+        return mirrored if mirrored.exists() else Path(path)
 
     def digest(self, recipes: Sequence[str]) -> str:
         """Return the digest of everything that determines the models and scores of recipes."""

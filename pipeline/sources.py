@@ -3,6 +3,7 @@
 `fetch --spec` takes a corpus (CorpusSpec), a data set (DatasetSpec) or one file (Source).
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -13,6 +14,7 @@ CorpusFormat = Literal["lines", "documents", "labelled", "parallel"]
 Part = Literal["train", "dev", "test"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PARTS: tuple[Part, ...] = ("train", "dev", "test")
+DEFAULT_MIRROR = Path("data/mirror")
 
 
 class Source(Settings):

@@ -25,11 +25,11 @@ from pipeline.artifacts import (
     write_json,
 )
 from pipeline.errors import ConfigError, DataError
-from pipeline.sources import PARTS, CorpusSpec, DatasetSpec, Part, Source
+from pipeline.sources import DEFAULT_MIRROR, PARTS, CorpusSpec, DatasetSpec, Part, Source
 from pipeline.spec import load_spec, read_spec
 from pipeline.text.gathering import iter_units
 from pipeline.text.ledger import Ledger
-from pipeline.text.locate import DEFAULT_MIRROR, Located, Places, locate
+from pipeline.text.locate import Located, Places, locate
 from pipeline.text.parts import Item, PartFile, choose_part, iter_items
 from pipeline.text.repeats import Repeats
 

@@ -18,7 +18,6 @@ from pipeline.errors import (
 )
 from pipeline.sources import Source
 
-DEFAULT_MIRROR = Path("data/mirror")
 _TIMEOUT_SECONDS = 60
 
 

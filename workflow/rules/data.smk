@@ -61,3 +61,35 @@ rule fetch_vocabulary:
     shell:
         "exec python -m pipeline fetch --spec {params.spec:q} --out {output.tokens:q}"
         " > {log:q} 2>&1"
+
+
+# A model from elsewhere. Where it was found makes nothing stale, so that is no param.
+rule convert:
+    input:
+        vocab=vocab_of,
+    output:
+        model="data/models/{recipe}/model.safetensors",
+        vocab="data/models/{recipe}/vocab.txt",
+        architecture="data/models/{recipe}/architecture.yaml",
+    log:
+        "results/logs/convert/{recipe}.log",
+    wildcard_constraints:
+        recipe=any_of(recipe for recipe in CATALOG.zoo if CATALOG.zoo[recipe].imported),
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        source=lambda wildcards: str(
+            CATALOG.place(CATALOG.zoo[wildcards.recipe].imported.source.path)
+        ),
+    params:
+        format=lambda wildcards: CATALOG.zoo[wildcards.recipe].imported.converter,
+        vocab=lambda wildcards, input: (
+            ["--vocab", input.vocab]
+            if CATALOG.zoo[wildcards.recipe].imported.converter == "uer"
+            else []
+        ),
+        out=subpath(output.model, parent=True),
+    shell:
+        "exec python -m pipeline convert --from {params.format:q} --to native"
+        " --in {resources.source:q} {params.vocab:q} --out {params.out:q} > {log:q} 2>&1"
