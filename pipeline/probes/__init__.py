@@ -14,12 +14,14 @@ from typing import Annotated, Any, BinaryIO, ClassVar, Literal, NamedTuple, Prot
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from pipeline.artifacts import digest_file, make_stamp, read_tensor_stamp
 from pipeline.errors import ConfigError, DataError, UsageError
 from pipeline.registry import ComponentConfig
 from pipeline.text.rows import Ragged
 from pipeline.text.tables import iter_lines, open_regular, standard_input
+from pipeline.text.vocabulary import Vocabulary
 from pipeline.training.checkpoint import model_file
 from pipeline.training.pretrained import PretrainedModel, open_pretrained
 
@@ -81,6 +83,11 @@ class Output(Protocol):
 
     def write_text(self, lines: Iterable[str]) -> None:
         """Write lines, which end in a line end, as they come."""
+
+    def write_model(
+        self, tensors: dict[str, Tensor], metadata: dict[str, Any], vocabulary: Vocabulary
+    ) -> None:
+        """Write a model directory."""
 
     def open_binary(self) -> BinaryIO:
         """Return a binary file to write to; whoever gave the output closes it."""

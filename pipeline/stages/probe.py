@@ -11,14 +11,24 @@ import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.artifacts import atomic_path, write_json
 from pipeline.errors import UsageError
 from pipeline.registry import PROBES
 from pipeline.spec import load_spec
+from pipeline.stages.model_directory import (
+    describe_model,
+    file_names,
+    published_folder,
+    require_free,
+)
 from pipeline.stages.predictions import json_lines, tab_lines
 from pipeline.text.tables import is_json_lines
+from pipeline.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STANDARD = Path("-")
 
@@ -112,6 +122,22 @@ class _Output:
             file.write(line.encode())
             if self.path is None:
                 file.flush()
+
+    def write_model(
+        self, tensors: "dict[str, Tensor]", metadata: dict[str, Any], vocabulary: Vocabulary
+    ) -> None:
+        """Write a model directory, whole or not at all. Raises UsageError without --out."""
+        from pipeline.converters import PortableModel
+        from pipeline.converters.native import NativeConverter
+
+        if self.path is None:
+            raise UsageError("--out is missing; give the directory of the model")
+        writer = NativeConverter()
+        require_free(self.path, file_names(writer))
+        model = PortableModel(tensors, metadata, vocabulary, metadata["weights"])
+        folder = self._published.enter_context(published_folder(self.path, writer.weights))
+        describe_model(model, folder)
+        writer.write(model, folder)
 
     def open_binary(self) -> BinaryIO:
         """Return a file to write to; the output that appears when all went well."""

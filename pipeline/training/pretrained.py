@@ -136,27 +136,31 @@ def record_layers(model: Model) -> Iterator[list[Tensor]]:
     """Give a list that fills, while the model encodes, with its hidden states.
 
     The embedding's output (B, T, E), then each layer's (B, T, D), without the last: that is what
-    `encode` returns.
+    `encode` returns. A layer's output is what the next one is given, residuals included; bilstm's
+    two halves, which never meet, count as one layer.
     """
     states: list[Tensor] = []
 
-    def keep_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        states.append(inputs[0])
-
-    def keep_output(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        state = output[0] if isinstance(output, tuple) else output
+    def keep_input(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         packing = next((given for given in inputs if isinstance(given, Packing)), None)
-        states.append(state if packing is None else packing.unpack(state))
+        states.append(inputs[0] if packing is None else packing.unpack(inputs[0]))
 
-    handles = [model.encoder.register_forward_pre_hook(keep_input)]
-    for module in model.encoder.modules():
-        if isinstance(module, Recurrent):
-            # Dropout stands between its layers, so its inputs are their outputs.
-            handles.append(module.dropout.register_forward_pre_hook(keep_input))
-    for layer in list(getattr(model.encoder, "layers", []))[:-1]:
-        handles.append(layer.register_forward_hook(keep_output))
+    handles = [layer.register_forward_pre_hook(keep_input) for layer in _layers(model.encoder)]
     try:
         yield states
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _layers(encoder: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules whose inputs are the hidden states before the last ones."""
+    if getattr(encoder, "separate_halves", False):
+        yield encoder
+        return
+    for name, module in encoder.named_modules():
+        if isinstance(module, Recurrent):
+            yield module
+            yield module.dropout  # stands between its layers
+        elif isinstance(module, nn.ModuleList) and name.rpartition(".")[2] == "layers":
+            yield from module
