@@ -222,11 +222,17 @@ class _Part:
 
 
 def _count_documents(raw: bytes, ledger: Ledger) -> None:
-    ends = np.frombuffer(raw, np.uint8) == ord("\n")
-    blank = int(np.count_nonzero(ends[1:] & ends[:-1])) + int(ends[:1].sum())
+    """Count lines with and without anything but blanks."""
+    codes = np.frombuffer(raw, np.uint8)
+    ends = np.flatnonzero(codes == ord("\n"))
+    starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
+    # Only a line that ends in a blank, or is empty, can be blank.
+    likely = np.flatnonzero((starts == ends) | np.isin(codes[ends - 1], [ord(" "), ord("\t")]))
+    lines = zip(starts[likely].tolist(), ends[likely].tolist(), strict=True)
+    blank = sum(not raw[start:end].strip(b" \t") for start, end in lines)
     ledger.count("blank_lines", blank)
     for way in ("documents_in", "documents_out"):
-        ledger.count(way, int(np.count_nonzero(ends)) - blank)
+        ledger.count(way, len(ends) - blank)
 
 
 def _write_counts(path: Path, counts: Counter[str]) -> None:

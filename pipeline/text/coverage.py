@@ -50,7 +50,10 @@ def _count_unused_special(counts: np.ndarray, tokenizer: Tokenizer) -> int:
 
 
 def top_unknown(corpus: Corpus, tokenizer: Tokenizer, top: int = 10) -> list[tuple[str, int]]:
-    """Return the most frequent characters without a token in the first 16 MiB, with counts."""
+    """Return the most frequent characters without a token in the first 16 MiB, with counts.
+
+    A character that only continues words (##) has a token.
+    """
     found: dict[int, int] = {}
     seen = 0
     for block in corpus.iter_blocks(0, 1, Ledger()):
@@ -62,6 +65,11 @@ def top_unknown(corpus: Corpus, tokenizer: Tokenizer, top: int = 10) -> list[tup
             break
     lists = tokenizer.encode([chr(code) for code in found])
     rows = np.repeat(np.arange(len(lists)), lists.lengths)[lists.values == tokenizer.unknown]
-    codes = np.array(list(found))[np.unique(rows)].tolist()
+    pieces = tokenizer.vocabulary.ids
+    codes = [
+        code
+        for code in np.array(list(found))[np.unique(rows)].tolist()
+        if f"##{chr(code).lower()}" not in pieces
+    ]
     ranked = sorted(codes, key=lambda code: (-found[code], code))[:top]
     return [(chr(code), found[code]) for code in ranked]
