@@ -3,7 +3,7 @@
     python -m tests.golden.make_uer_generations REPOSITORY OUT.json
 
 REPOSITORY: a git clone of UER-py, bare or not. The code of each generation builds small models and
-computes hidden states; weights and batch come from the formulas of make_reference_parity.py.
+computes hidden states (it needs the package six); weights and batch come from the formulas of make_reference_parity.py.
 """
 
 import json
@@ -32,7 +32,8 @@ MODELS = {
     "gpt": ("gpt", ["lm"]),
     "lstm": ("lstm", ["lm"]),
     "elmo": ("bilstm", ["bilm"]),
-    "gru_cls": ("gru", ["cls"]),
+    "gru": ("gru", ["lm"]),
+    "cls": ("bert", ["cls"]),
 }
 SOURCE = np.array([[2, 9, 11, 3, 20, 3], [2, 5, 23, 3, 0, 0]])
 SEGMENTS = np.array([[1, 1, 1, 1, 2, 2], [1, 1, 1, 1, 0, 0]])
