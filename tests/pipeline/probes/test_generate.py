@@ -22,6 +22,14 @@ ENCODERS = {
     "rotary": ({**CAUSAL, "positions": "rotary"}, {"name": "word"}),
     "lstm": (LSTM, {"name": "word"}),
     "gru": ({**LSTM, "name": "gru"}, {"name": "word"}),
+    "attention": (
+        {"name": "attention", "mask": "causal", "hidden_size": 16, "num_layers": 2, "num_heads": 2},
+        {"name": "bert", "max_positions": 64},
+    ),
+    "cnn": ({**LSTM, "name": "cnn"}, {"name": "word"}),
+    "gated_cnn": ({**LSTM, "name": "gated_cnn"}, {"name": "word"}),
+    "rcnn": ({**LSTM, "name": "rcnn"}, {"name": "word"}),
+    "crnn": ({**LSTM, "name": "crnn"}, {"name": "word"}),
 }
 LOGITS = [2.0, 1.0, 0.0, -1.0]
 
