@@ -51,6 +51,12 @@ def run_apart(*arguments: object, file_limit: int | None = None, **environment: 
     return Outcome(done.returncode, done.stderr.decode().splitlines())
 
 
+def refused(outcome: Outcome, code: int, message: str) -> None:
+    """Assert that a stage ended with one line, an error that says `message`."""
+    assert (outcome.code, len(outcome.lines)) == (code, 1), outcome.lines
+    assert outcome.lines[0].startswith("error: ") and message in outcome.lines[0]
+
+
 def vocab(folder: Path, *corpora: Path, more: tuple[object, ...] = (), **spec: Any) -> Outcome:
     """Build `folder`/vocab.txt."""
     return run(
