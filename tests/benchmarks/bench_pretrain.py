@@ -4,10 +4,11 @@
         python -m tests.benchmarks.bench_pretrain [--rows tiny_32,lstm_32] [--pairs 5]
 
 Reference: one process of two threads, as it is started there; ours: two ranks of one thread. Same
-rows (the first 40,000 lines, cut at 128 tokens), same vocabulary (the reference's), same model, same global batch; the two take turns, and the ratio is
-that of each pair. Beside each figure stands the share of the machine's matrix-product peak, measured
-in the same run, that its useful arithmetic (real tokens only) reaches. Without REFERENCE ours alone
-is measured. With transformers installed its Trainer runs on the same rows.
+rows (the first 40,000 lines, cut at 128 tokens), same vocabulary (the reference's), same model and
+global batch; the two take turns, and the ratio is that of each pair. Beside each figure stands the
+share of the machine's matrix-product peak, measured in the same run, that its useful arithmetic
+(real tokens only) reaches. Without REFERENCE ours alone is measured. With transformers installed
+its Trainer runs on the same rows.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.text.shards import InstanceSet
 from tests.faults.kit import ROOT, review_lines, run
 
 THREADS = 2
@@ -80,9 +82,9 @@ CASES = {
 def matrix_peak() -> float:
     """Return the machine's fp32 matrix-product speed in FLOP/s, on both cores."""
     program = (
-        "import torch, time; torch.set_num_threads(%d); x = torch.randn(2048, 2048);"
+        f"import torch, time; torch.set_num_threads({THREADS}); x = torch.randn(2048, 2048);"
         "x @ x; t = time.perf_counter(); [x @ x for _ in range(10)];"
-        "print(10 * 2 * 2048**3 / (time.perf_counter() - t))" % THREADS
+        "print(10 * 2 * 2048**3 / (time.perf_counter() - t))"
     )
     return float(subprocess.check_output([sys.executable, "-c", program], text=True))
 
@@ -115,10 +117,8 @@ class Bench:
 
     def mean_tokens(self, instances: Path) -> float:
         """Return the real tokens of a row."""
-        manifest = json.loads((instances / "manifest.json").read_text())
-        shards = manifest["shards"]
-        rows = sum(shard["train"]["rows"] for shard in shards)
-        return sum(shard["train"]["tokens"] for shard in shards) / rows
+        rows = InstanceSet.open(instances)
+        return rows.num_tokens / rows.num_rows
 
     def ours(self, case: Case) -> float:
         """Return real tokens per second of our trainer on two ranks."""

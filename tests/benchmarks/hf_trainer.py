@@ -75,7 +75,9 @@ def main() -> None:
             logging_strategy="no",
         )  # fmt: skip
         model = BertForMaskedLM(config)
-        Trainer(model, settings, data_collator=collate, train_dataset=data, callbacks=[clock]).train()
+        Trainer(
+            model, settings, data_collator=collate, train_dataset=data, callbacks=[clock]
+        ).train()
     seconds = clock.times[-1] - clock.times[warm - 1]
     print(sum(seen[warm : warm + steps]) / seconds)
 
