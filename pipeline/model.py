@@ -137,6 +137,7 @@ def build_model(
     with torch.device("meta"):
         model = _compose(architecture, token_ids, targets, reference, characters)
     model.to_empty(device="cpu")
+    _tie(model)  # anew: leaving the meta device made new parameters
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(math.nan)

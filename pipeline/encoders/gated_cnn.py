@@ -28,7 +28,7 @@ class GatedCnnEncoder(nn.Module):
     """A stack of gated causal convolutions with residuals over blocks of layers.
 
     Source: Dauphin et al. 2017 (arXiv:1612.08083). Differs with residual: between, which is the
-    2020 reference's: it adds after the layers at which a block does not end (the same for 2 layers).
+    2020 reference's: it adds after the layers at which no block ends (blocks of two: no change).
     """
 
     causal = True

@@ -98,8 +98,9 @@ def compose(
 def section(registry: Any, name: str, **options: Any) -> Component:
     """Return a tiny component without dropout."""
     fields = registry.get(name).Config.model_fields
-    quiet = {"dropout": 0.0} if "dropout" in fields else {}
-    return Component(name=name, **{**quiet, **SMALL.get(name, {}), **options})
+    small = {"dropout": 0.0, **SMALL.get(name, {})}
+    small = {key: value for key, value in small.items() if key in fields}
+    return Component(name=name, **{**small, **options})
 
 
 def collated(model: Model, rows: Rows, width: int | None = None) -> tuple[dict[str, Tensor], int]:
