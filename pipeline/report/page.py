@@ -6,6 +6,7 @@ Everything from files is escaped by the template engine; there is no script on t
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from pipeline.report.tables import (
 # (template, title, what it shows: left out where all of it is empty).
 SECTIONS = (
     ("scores", "Scores", ("tables",)),
-    ("published", "Published beside measured", ("published",)),
+    ("published", "Published beside measured", ("published", "unavailable")),
     ("runs", "Every run", ("tables",)),
     ("curves", "Pre-training", ("curves",)),
     ("cost", "Accuracy against cost", ("cost_plots",)),
@@ -67,6 +68,7 @@ def render_page(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
+    environment.filters["groupby_recipe"] = _by_recipe
     environment.globals.update(
         books_of=books_of, notes_of=notes_of, label_of=label_of, label_counts=label_counts
     )
@@ -90,6 +92,8 @@ def _content(report: Report) -> dict[str, Any]:
         "recipes": report.recipes,
         "tables": tables,
         "published": rows,
+        "sources": sorted({row.figure.source for row in rows}),
+        "unavailable": [recipe for recipe in report.recipes if recipe.recipe.unavailable],
         "score_plots": {table.dataset: _plot_scores(table) for table in tables},
         "cost_plots": [plot for table in tables if (plot := _plot_costs(table, "tokens"))],
         "time_plots": [plot for table in tables if (plot := _plot_costs(table, "seconds"))],
@@ -136,6 +140,11 @@ def _facts(
     return facts
 
 
+def _by_recipe(rows: Iterable[PublishedRow]) -> list[list[PublishedRow]]:
+    """Return the rows of each recipe together, in the order in which they come."""
+    return [list(group) for _, group in groupby(rows, lambda row: row.recipe.recipe.name)]
+
+
 def _mistakes(report: Report, tables: Sequence[Headline]) -> Iterator[tuple[RecipeResult, Run]]:
     """Yield the first run with misjudged rows of each recipe on each data set."""
     for table in tables:
@@ -149,10 +158,11 @@ def _plot_scores(table: Headline) -> Markup | None:
     """Return the plot of all runs on a data set, None if none has a score."""
     rows = []
     for row in table.rows:
-        figures = [f.value for f in row.recipe.recipe.published if f.dataset == table.dataset]
+        figures = [f for f in row.recipe.recipe.published if f.dataset == table.dataset]
+        ticks = [(f.value, f.start == "random") for f in figures if not f.metric]
         before, after = (_finite_points(row.recipe, table.dataset, start) for start in STARTS)
         if before or after:
-            rows.append(ScoreRow(row.recipe.recipe.name, before, after, row.gain, figures))
+            rows.append(ScoreRow(row.recipe.recipe.name, before, after, row.gain, ticks))
     return plot_scores(rows, table.metric, table.dataset) if rows else None
 
 

@@ -13,7 +13,7 @@ from pipeline.report.results import Training
 from pipeline.report.svg import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
 
 NAME_INCHES = 0.17
-MAX_NAME = 24
+MAX_NAME = 22
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class ScoreRow:
     random: Sequence[float]
     pretrained: Sequence[float]
     gain: float | None
-    published: Sequence[float] = ()
+    published: Sequence[tuple[float, bool]] = ()
+    """(figure, whether it is of the random start)."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +87,15 @@ def _score_row(axes: Axes, y: float, row: ScoreRow) -> None:
     axes.text(0, y + 0.42, row.name, transform=beside, fontsize=9, color=INK, va="center")
     _hollow(axes, row.random, [y] * len(row.random))
     axes.scatter(row.pretrained, [y] * len(row.pretrained), s=26, color=ACCENT, zorder=3, alpha=0.9)
-    if row.published:
-        places = [y] * len(row.published)
-        axes.scatter(row.published, places, marker="|", s=160, color=INK, linewidth=1.4, zorder=2)
+    for figure, of_random in row.published:
+        colour = MUTED if of_random else ACCENT
+        axes.scatter([figure], [y], marker="|", s=170, color=colour, linewidth=1.6, zorder=2)
     if row.gain is None or not math.isfinite(row.gain):
         return
     begin, end = (sum(scores) / len(scores) for scores in (row.random, row.pretrained))
     axes.plot([begin, end], [y, y], color=ACCENT, linewidth=1.6, zorder=1)
-    axes.annotate(
-        f"{row.gain:+.2f}".replace("-", MINUS),
-        (max(*row.random, *row.pretrained), y),
-        (7, 0),
-        textcoords="offset points",
-        va="center",
-        color=ACCENT,
-    )
+    gain = f"{row.gain:+.2f}".replace("-", MINUS)
+    axes.text(1.02, y, gain, transform=beside, color=ACCENT, va="center")
 
 
 def _hollow(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
@@ -114,24 +109,28 @@ def plot_cost(points: Sequence[CostPoint], metric: str, unit: str, dataset: str)
     """Return mean scores against the cost of pre-training; the random start costs nothing."""
     ranked = sorted(points, key=lambda point: (point.mean, point.name))
     costs = [point.cost for point in ranked]
+    wide = max(costs) > 30 * min(costs)
 
     def draw(axes: Axes) -> None:
-        if min(costs) > 0 and max(costs) / min(costs) > 30:
-            axes.set_xscale("symlog", linthresh=min(costs))
         for point in ranked:
             _cost_point(axes, point)
         axes.margins(y=0.12)
-        axes.set_xlim(0, max(costs) * 1.06)
+        axes.set_xlim(0, max(costs) * (1.6 if wide else 1.06))
         axes.set_xlabel(f"pre-training ({unit})")
         axes.set_ylabel(f"{metric} (%)")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
         axes.xaxis.set_major_locator(MaxNLocator(4))
+        if wide:
+            axes.set_xscale("symlog", linthresh=min(costs))
+            powers = (10.0**power for power in range(21))
+            axes.set_xticks([0.0, *(power for power in powers if min(costs) < power < max(costs))])
+            axes.minorticks_off()
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         _name_points(axes, ranked, height)
 
     height = max(2.6, 0.9 + NAME_INCHES * len(points))
     label = f"Mean {metric} on {dataset} against {unit} of pre-training"
-    return draw_svg(draw, (4.6, height), label, right=1.5)
+    return draw_svg(draw, (4.6, height), label, right=1.7)
 
 
 def _cost_point(axes: Axes, point: CostPoint) -> None:
@@ -163,12 +162,21 @@ def _name_points(axes: Axes, ranked: Sequence[CostPoint], height: float) -> None
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return places for ascending values, `gap` apart at least, within low..high if they fit."""
+    """Return places for ascending values, `gap` apart at least, within low..high if they fit.
+
+    Pushed up from below and down from above; halfway between, crowds stay about where they are.
+    """
+    up = _push(values, gap, low + gap / 2)
+    down = [-place for place in _push([-v for v in reversed(values)], gap, gap / 2 - high)][::-1]
+    upper, lower = high - gap / 2, low + gap / 2
+    up = [min(place, upper - gap * (len(up) - 1 - n)) for n, place in enumerate(up)]
+    down = [max(place, lower + gap * n) for n, place in enumerate(down)]
+    return [(one + other) / 2 for one, other in zip(up, down, strict=True)]
+
+
+def _push(values: Sequence[float], gap: float, floor: float) -> list[float]:
+    """Return the values, each raised to `gap` above the one before, the first to `floor`."""
     places: list[float] = []
     for value in values:
-        places.append(max(value, places[-1] + gap if places else low + gap / 2))
-    ceiling = high - gap / 2
-    for position in reversed(range(len(places))):
-        places[position] = min(places[position], ceiling)
-        ceiling = places[position] - gap
+        places.append(max(value, places[-1] + gap if places else floor))
     return places

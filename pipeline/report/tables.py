@@ -73,7 +73,7 @@ def headlines(report: Report) -> list[Headline]:
 
 
 def _headline(report: Report, dataset: str) -> Headline:
-    recipes = report.on(dataset)
+    recipes = [r for r in report.on(dataset) if r.has_results or not r.recipe.unavailable]
     means = {r.recipe.name: r.summary(dataset, "pretrained") for r in recipes}
     highest = best(summary.mean for summary in means.values())
     rows = []

@@ -109,5 +109,5 @@ def test_everything_from_outside_is_escaped() -> None:
     spec = ReportSpec(title=bad, description=bad)
     page = render_page(Report(spec, [RecipeResult(recipe=recipe)], [bad]))
     assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&#39;&#34;&amp;") == 7
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&#39;&#34;&amp;") == 8
     Outline(page)

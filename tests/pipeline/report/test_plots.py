@@ -83,7 +83,7 @@ def test_undefined_losses_leave_a_gap_and_no_nan_in_the_path() -> None:
 
 def test_a_row_for_each_recipe_with_its_gain() -> None:
     rows = [
-        ScoreRow("lstm", [80.0, 81.0], [84.0, 85.0], 4.0, [86.5]),
+        ScoreRow("lstm", [80.0, 81.0], [84.0, 85.0], 4.0, [(86.5, False), (79.0, True)]),
         ScoreRow("bert", [], [79.0], None),
         ScoreRow("gru", [80.0], [78.5], -1.5),
     ]
@@ -98,7 +98,8 @@ def test_costs_far_apart_and_unknown_random_starts_are_drawn() -> None:
         CostPoint("a_very_long_name_that_does_not_fit_there", 2e8, 85.01, 0.1, 80.0),
     ]
     found = texts(plot_cost(points, "accuracy", "tokens", "reviews"))
-    assert {"small", "large", "a_very_long_name_that_d…", "pre-training (tokens)"} <= set(found)
+    assert {"small", "large", "a_very_long_name_that…", "pre-training (tokens)"} <= set(found)
+    assert not any("$" in text for text in found)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=8).map(sorted))
@@ -106,6 +107,10 @@ def test_names_are_spread_apart_within_the_axes(values: list[float]) -> None:
     places = spread(values, 10.0, 0.0, 100.0)
     assert all(after - before >= 10 - 1e-9 for before, after in itertools.pairwise(places))
     assert places[0] >= 5 - 1e-9 and places[-1] <= 95 + 1e-9
+
+
+def test_a_crowd_stays_where_it_is() -> None:
+    assert spread([48.0, 50.0, 52.0], 10.0, 0.0, 100.0) == [40.0, 50.0, 60.0]
 
 
 def test_names_that_are_apart_stay_where_they_are() -> None:
