@@ -18,3 +18,11 @@ def zoo(tmp_path: Path) -> Zoo:
 def make_zoo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Zoo]:
     """Return a maker of tiny zoos for fixtures that outlive a test."""
     return lambda: Zoo(tmp_path_factory.mktemp("zoos") / "a zoo")
+
+
+@pytest.fixture(scope="session")
+def finished_zoo(make_zoo: Callable[[], Zoo]) -> Zoo:
+    """Return the tiny zoo after one run of the workflow; tests leave its results as they are."""
+    zoo = make_zoo()
+    zoo.run()
+    return zoo

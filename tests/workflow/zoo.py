@@ -50,13 +50,12 @@ TINY = {
         "architecture": "lstm",
         "targets": ["lm"],
         "optimization": {
-            "total_steps": 9,
+            "total_steps": 6,
             "checkpoint_steps": 3,
             "batch_size": 16,
             "learning_rate": 1e-2,
             "resume_steps": 1,
         },
-        "average": {"last": 2},
     },
 }
 SELECTED = {"recipes": ["tiny_lstm"], "datasets": ["reviews"], "ranks": 2}

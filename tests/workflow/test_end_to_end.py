@@ -1,0 +1,185 @@
+"""The whole workflow on a tiny zoo: what is there afterwards, and what a change makes stale.
+
+What a change re-runs is executed where it is cheap, and planned (dry run) where it is not.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifacts import read_json_artifact, read_tensor_stamp
+from tests.workflow.zoo import ROOT, TINY, Zoo
+
+EVERYTHING = {
+    "all": 1,
+    "average": 1,
+    "check": 1,
+    "evaluate": 2,
+    "fetch": 1,
+    "fetch_dataset": 1,
+    "finetune": 2,
+    "instances": 2,
+    "instances_join": 1,
+    "pretrain": 1,
+    "pretrain_passing": 1,
+    "report": 1,
+    "vocab": 1,
+}
+
+
+@pytest.fixture
+def copy(finished_zoo: Zoo, tmp_path: Path) -> Zoo:
+    """Return a finished zoo that a test may change."""
+    shutil.copytree(finished_zoo.folder, tmp_path / "a zoo", symlinks=True)
+    copied = object.__new__(Zoo)
+    copied.folder = tmp_path / "a zoo"
+    return copied
+
+
+def test_everything_is_planned_at_first(zoo: Zoo) -> None:
+    assert zoo.planned() == EVERYTHING
+
+
+def test_the_run_leaves_what_it_promises(finished_zoo: Zoo) -> None:
+    results = finished_zoo.folder / "results"
+    found = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
+    found = {name for name in found if name[0].isdigit()}
+    folder = "tiny_lstm/reviews"
+    assert found == {
+        "0_check/all.json",
+        "1_vocab/reviews.json",
+        "1_vocab/reviews.txt",
+        *(
+            f"2_instances/lines/{kind}_0000{n}.arrow"
+            for kind in ("shard", "held_out")
+            for n in (0, 1)
+        ),
+        *(f"2_instances/lines/shard_0000{n}.json" for n in (0, 1)),
+        "2_instances/lines/manifest.json",
+        "3_pretrain/tiny_lstm/step_00000003.json",
+        "3_pretrain/tiny_lstm/step_00000006.json",
+        "3_pretrain/tiny_lstm/step_00000006.safetensors",
+        "4_average/tiny_lstm.safetensors",
+        *(f"5_finetune/{folder}/{start}_seed_7.safetensors" for start in ("pretrained", "random")),
+        *(f"6_evaluate/{folder}/{start}_seed_7.json" for start in ("pretrained", "random")),
+        *(
+            f"6_evaluate/{folder}/{start}_seed_7.predictions.tsv"
+            for start in ("pretrained", "random")
+        ),
+        "7_report/report.html",
+        "7_report/report.json",
+        "7_report/report.md",
+    }
+
+
+def test_the_books_balance_from_source_to_shards(finished_zoo: Zoo) -> None:
+    ledger = read_json_artifact(finished_zoo.folder / "results/2_instances/lines/manifest.json")[
+        "ledger"
+    ]
+    left = ledger["documents_out"] + ledger["held_out"] + sum(ledger["dropped"].values())
+    assert ledger["documents_in"] == left > 0
+
+
+def test_the_second_run_does_nothing(finished_zoo: Zoo) -> None:
+    assert "Nothing to be done" in finished_zoo.snakemake()
+
+
+def test_a_comment_makes_nothing_stale(copy: Zoo) -> None:
+    for path in sorted((copy.folder / "config").rglob("*.yaml")):
+        path.write_text(f"# a comment\n{path.read_text()}")
+    assert copy.planned() == {}
+
+
+def test_a_default_written_out_makes_nothing_stale(copy: Zoo) -> None:
+    copy.change("zoo/tiny_lstm", "optimization.warmup", 0.1)
+    copy.change("datasets/reviews", "finetune.starts", ["pretrained", "random"])
+    copy.change("zoo/tiny_lstm", "description", "For people")
+    assert copy.planned() == {"report": 1, "all": 1}
+
+
+def test_more_ranks_make_nothing_stale(finished_zoo: Zoo) -> None:
+    assert finished_zoo.planned("--config", "ranks=4") == {}
+    assert finished_zoo.planned("--config", "ranks=2", "nodes=2") == {}
+    assert finished_zoo.planned("--default-resources", "runtime=30") == {}
+
+
+def test_a_learning_rate_re_runs_its_descendants_at_once(copy: Zoo) -> None:
+    """Of fine-tuning: both starts, their scores, check and report; and then nothing."""
+    copy.change("datasets/reviews", "finetune.learning_rate", 2e-3)
+    assert copy.run() == {"check": 1, "finetune": 2, "evaluate": 2, "report": 1, "all": 1}
+    assert "Nothing to be done" in copy.snakemake("--dry-run")
+
+
+def test_a_rate_of_pre_training_re_runs_its_descendants(copy: Zoo) -> None:
+    copy.change("zoo/tiny_lstm", "optimization.learning_rate", 2e-2)
+    assert copy.planned() == {
+        "check": 1, "pretrain_passing": 1, "pretrain": 1, "average": 1, "finetune": 1,
+        "evaluate": 1, "report": 1, "all": 1,
+    }  # fmt: skip
+
+
+def test_a_recipe_added_re_runs_nothing_of_the_others(copy: Zoo) -> None:
+    copy.write("zoo/second", TINY["zoo/tiny_lstm"])
+    copy.change("config", "recipes", ["tiny_lstm", "second"])
+    assert copy.planned() == {
+        "check": 1, "pretrain_passing": 1, "pretrain": 1, "average": 1, "finetune": 2,
+        "evaluate": 2, "report": 1, "all": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "jobs"),
+    [
+        ("vocab", {"vocab": 1, "instances": 2, "instances_join": 1}),
+        ("average", {"average": 1, "finetune": 1, "evaluate": 1}),
+        ("evaluate", {"evaluate": 2}),
+        ("report", {"report": 1}),
+    ],
+)
+def test_a_stage_is_re_run_by_name(finished_zoo: Zoo, rule: str, jobs: dict[str, int]) -> None:
+    planned = finished_zoo.planned("--forcerun", rule)
+    assert jobs.items() <= planned.items()
+    assert "fetch" not in planned
+
+
+def test_a_stage_runs_by_hand_with_the_same_line(finished_zoo: Zoo, tmp_path: Path) -> None:
+    """The command that --printshellcmds shows, with another --out, makes the same bytes."""
+    model = "results/5_finetune/tiny_lstm/reviews/pretrained_seed_7.safetensors"
+    shown = finished_zoo.snakemake("--dry-run", "--printshellcmds", "--force", model)
+    line = next(line for line in shown.splitlines() if "pipeline finetune" in line)
+    target = tmp_path / "by_hand.safetensors"
+    line = line.replace(f"--out {model}", f"--out {target}").replace("state/", f"{tmp_path}/state/")
+    line = line.replace("results/logs", f"{tmp_path}/logs").partition(" >")[0]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    subprocess.run(["bash", "-c", line], cwd=finished_zoo.folder, env=environment, check=True)
+    assert target.read_bytes() == (finished_zoo.folder / model).read_bytes()
+
+
+def test_a_longer_schedule_starts_anew(copy: Zoo) -> None:
+    """The optimizer's files are gone, and another total changes every step's rate."""
+    copy.change("zoo/tiny_lstm", "optimization.total_steps", 9)
+    planned = copy.planned()
+    assert (planned["pretrain_passing"], planned["pretrain"]) == (2, 1)
+
+
+def test_snakemakes_own_report(finished_zoo: Zoo, tmp_path: Path) -> None:
+    finished_zoo.snakemake("--report", str(tmp_path / "snakemake.html"))
+    text = (tmp_path / "snakemake.html").read_text(encoding="utf-8")
+    assert "report.html" in text and "finetune" in text
+
+
+def test_checked_recipes_are_written_down(finished_zoo: Zoo) -> None:
+    record = read_json_artifact(finished_zoo.folder / "results/0_check/all.json", "check")
+    assert record["recipes"]["tiny_lstm"]["parameters"] > 0
+    assert json.dumps(record["recipes"]["tiny_lstm"]["pretrain"]["targets"]) == '[{"name": "lm"}]'
+
+
+def test_fine_tuning_starts_from_the_average(finished_zoo: Zoo) -> None:
+    folder = finished_zoo.folder / "results"
+    tuned = read_tensor_stamp(folder / "5_finetune/tiny_lstm/reviews/pretrained_seed_7.safetensors")
+    mean = read_tensor_stamp(folder / "4_average/tiny_lstm.safetensors")
+    assert tuned["stamp"]["inputs"]["init"] == mean["weights"]
