@@ -147,9 +147,14 @@ def _write_corpus(
             if chosen:
                 file.write(end.join([*chosen, b""]))
             if spec.format == "documents":
-                sentences = sum(unit.count(b"\n") + 1 for unit in chosen)
+                sentences = _count_sentences(chosen)
                 ledger.count("sentences_in", sentences)
                 ledger.count("sentences_out", sentences)
+                ledger.drop(_REPEAT, _count_sentences(units) - sentences, unit="sentences")
+
+
+def _count_sentences(documents: list[bytes]) -> int:
+    return sum(document.count(b"\n") + 1 for document in documents)
 
 
 def _kept(drops: np.ndarray, first: int, size: int) -> np.ndarray:
