@@ -79,7 +79,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     folder = path.parent / f"{mark}{os.getpid()}"
     try:
         for old in path.parent.glob(f"{mark}*"):
-            if not Path(f"/proc/{old.name.removeprefix(mark)}").exists():
+            if not _is_alive(old.name.removeprefix(mark)):
                 shutil.rmtree(old, ignore_errors=True)
         folder.mkdir(parents=True)
         yield folder
@@ -98,8 +98,17 @@ def remove_leftovers(path: Path) -> None:
     """Remove temporary files that dead processes of this machine left for `path`."""
     for leftover in path.parent.glob(f".{path.name}{TEMPORARY_MARK}*"):
         pid = leftover.name.rpartition(TEMPORARY_MARK)[2].partition("-")[0]
-        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+        if not _is_alive(pid):
             leftover.unlink(missing_ok=True)
+
+
+def _is_alive(pid: str) -> bool:
+    """Return whether a process of this machine runs; one that is only not yet buried does not."""
+    try:
+        state = Path(f"/proc/{int(pid)}/stat").read_bytes().rpartition(b") ")[2][:1]
+    except (OSError, ValueError):
+        return False
+    return state not in b"ZX"
 
 
 def sync(path: Path) -> None:
