@@ -29,10 +29,10 @@ report: setup  ## the pages of the last results, ours and Snakemake's own
 	snakemake --report results/7_report/snakemake.html
 
 test: setup  ## all tests but slow ones
-	python -m pytest
+	python -m pytest -n $(CORES) --dist loadfile
 
 test-all: setup  ## all tests
-	python -m pytest -m 'not gpu'
+	python -m pytest -n $(CORES) --dist loadfile -m 'not gpu'
 
 check: setup  ## linters, formatters, types
 	ruff check . && ruff format --check .
