@@ -316,6 +316,14 @@ def test_the_initial_model_settles_its_own_settings(data, tmp_path):
     assert tree(tmp_path) == set()
 
 
+def test_mixed_precision_learns_nearly_the_same(data, tmp_path):
+    assert tune(data, tmp_path, precision="bf16").code == 0
+    ours, theirs = (metadata(folder)["dev"]["history"] for folder in (tmp_path, data))
+    for low, full in zip(ours, theirs, strict=True):
+        assert low["loss"] != full["loss"]
+        assert low["loss"] == pytest.approx(full["loss"], rel=0.05)
+
+
 def test_the_reference_preset_runs_for_every_pooling(data, tmp_path):
     digests = set()
     for pooling in ("first", "mean", "max", "last"):
