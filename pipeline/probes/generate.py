@@ -20,6 +20,7 @@ from pipeline.training.pretrained import PretrainedModel
 
 # Prompts of like length that grow together.
 PROMPTS_AT_ONCE = 64
+NUCLEUS_AT_FIRST = 128
 
 
 class SamplingConfig(ComponentConfig):
@@ -55,17 +56,29 @@ def choose(
         logits = torch.where(used, penalized, logits)
     if config.temperature == 0:
         return logits.argmax(-1)
-    logits = logits / config.temperature
-    if config.top_k == 0 and config.top_p == 1:
-        return _draw(logits.double().softmax(-1), draws)
-    if config.top_k:
-        scores, tokens = logits.topk(min(config.top_k, logits.shape[1]))
-    else:
-        scores, tokens = logits.sort(descending=True, stable=True)
+    scores, tokens = logits / config.temperature, None
+    if 0 < config.top_k < logits.shape[1]:
+        scores, tokens = scores.topk(config.top_k)
     probabilities = scores.double().softmax(-1)
-    before = probabilities.cumsum(-1) - probabilities
-    places = _draw(probabilities.masked_fill(before >= config.top_p, 0.0), draws)
-    return tokens.gather(1, places[:, None])[:, 0]
+    if config.top_p < 1:
+        probabilities, places = _nucleus(probabilities, config.top_p)
+        tokens = places if tokens is None else tokens.gather(1, places)
+    chosen = _draw(probabilities, draws)
+    return chosen if tokens is None else tokens.gather(1, chosen[:, None])[:, 0]
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """Return (probabilities, places) of the largest that together reach top_p, the rest 0; (B, n).
+
+    The largest few nearly always do; sorting all of a vocabulary takes longer than small models.
+    """
+    count = NUCLEUS_AT_FIRST
+    while True:
+        best, places = probabilities.topk(min(count, probabilities.shape[1]))
+        before = best.cumsum(-1) - best
+        if count >= probabilities.shape[1] or bool((before[:, -1] >= top_p).all()):
+            return best.masked_fill(before >= top_p, 0.0), places
+        count *= 8
 
 
 def _draw(weights: Tensor, draws: Tensor) -> Tensor:
