@@ -25,6 +25,7 @@ from pipeline.converters.sections import ROOMS, replace_sections, state_modes
 from pipeline.model import Model, build_model
 from pipeline.registry import ComponentConfig
 from pipeline.spec import ArchitectureSpec, Component, ConvertSpec
+from pipeline.subencoders import characters_of
 from pipeline.text.vocabulary import TokenIds, Vocabulary
 from pipeline.training.checkpoint import load_weights
 from pipeline.training.inference import BODY
@@ -49,6 +50,8 @@ class PortableModel:
     """SHA-256 of the tensors as they were found."""
     notes: list[str] = field(default_factory=list)
     """What a person should know."""
+    recorded: bool = False
+    """Whether it went out from here and comes back unchanged, its record beside it."""
 
     @property
     def architecture(self) -> ArchitectureSpec:
@@ -64,7 +67,9 @@ class PortableModel:
         """Return the network with its targets and weights. Raises ConfigError, DataError."""
         ids = TokenIds(**self.metadata["token_ids"])
         reference = self.metadata.get("reference", "none")
-        model = build_model(self.architecture, ids, self.targets, reference)
+        model = build_model(
+            self.architecture, ids, self.targets, reference, characters_of(self.tensors)
+        )
         load_weights(model, self.tensors, "weights", (*BODY, "targets."))
         return model.eval()
 

@@ -125,7 +125,7 @@ class ForeignConverter(Converter):
             tensors[SEGMENT][0] = torch.tensor(record["padding_segment"])
         if "task" in metadata:  # whose training rows are not known here
             tensors[SEEN] = torch.zeros(0, dtype=torch.int64)
-        return PortableModel(tensors, metadata, vocabulary, digest, notes)
+        return PortableModel(tensors, metadata, vocabulary, digest, notes, record is not None)
 
     def _gather(
         self, weights: dict[str, Tensor], metadata: dict[str, Any], where: str
