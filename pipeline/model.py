@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.layers import Recurrent, RowClassifier, TargetOutput, VocabularyOutput
 from pipeline.registry import EMBEDDINGS, ENCODERS, SUBENCODERS, TARGETS
 from pipeline.spec import ArchitectureSpec, Component
+from pipeline.subencoders import Characters
 from pipeline.text.order import RowRandom, seed_of
 from pipeline.text.rows import Rows
 from pipeline.text.vocabulary import TokenIds
@@ -50,15 +51,6 @@ class Combination(NamedTuple):
     encoder: Component
     targets: list[Component]
     problem: str
-
-
-class Characters(NamedTuple):
-    """The characters of every token of a vocabulary, for a subencoder."""
-
-    ids: Tensor
-    """(V, S) int64, 0 behind the last character."""
-    vocab_size: int
-    """Size of the vocabulary of characters."""
 
 
 class Model(nn.Module):

@@ -125,6 +125,7 @@ def _open_run(
     Rank 0 reads and checks first, so that what is wrong is told once.
     """
     from pipeline.model import check_architecture
+    from pipeline.subencoders import spell
     from pipeline.text.shards import InstanceSet
     from pipeline.text.vocabulary import read_vocabulary
     from pipeline.training.checkpoint import require_vocabulary
@@ -147,7 +148,8 @@ def _open_run(
     check_instances(spec, instances.kind, str(args.instances))
     ranks = ranks or Ranks(place, device)
     try:
-        training = Pretraining(spec, instances, vocabulary.token_ids, ranks)
+        characters = spell(vocabulary) if spec.architecture.subencoder else None
+        training = Pretraining(spec, instances, vocabulary.token_ids, ranks, characters)
         init = start_from(training, args.init, vocabulary.digest) if args.init else None
         inputs = {
             "instances": digest_value(instances.manifest),

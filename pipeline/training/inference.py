@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError, UsageError
 from pipeline.model import Model, build_model
 from pipeline.registry import TASKS
 from pipeline.spec import ArchitectureSpec
+from pipeline.subencoders import characters_of
 from pipeline.tasks import Task, TaskSettings
 from pipeline.text.rows import Rows
 from pipeline.text.tokenizers import Tokenizer, build_tokenizer
@@ -63,7 +64,12 @@ def open_finetuned(path: Path, vocab: Path | None, device: torch.device) -> Fine
     require_vocabulary(metadata, vocabulary.digest, str(path))
     task = task_of(metadata)
     architecture = ArchitectureSpec.model_validate(metadata["architecture"])
-    model = build_model(architecture, task.settings.token_ids, reference=task.settings.reference)
+    model = build_model(
+        architecture,
+        task.settings.token_ids,
+        reference=task.settings.reference,
+        characters=characters_of(tensors),
+    )
     model.add_module("head", task.build_head(model.hidden_size))
     load_weights(model, tensors, str(path), (*BODY, HEAD))
     model.to(device).eval()

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.model import Model, build_model, check_architecture, initialize
 from pipeline.registry import TASKS
 from pipeline.spec import ArchitectureSpec, FinetuneSpec
+from pipeline.subencoders import characters_of, spell
 from pipeline.tasks import Task, TaskSettings
 from pipeline.text.order import name_counter, seed_of
 from pipeline.text.rows import Rows
@@ -130,7 +131,10 @@ class Preparation:
         The head is the initial model's where task, labels and pooling are its; else it is new.
         """
         spec, ids = self.spec, self.vocabulary.token_ids
-        model = build_model(self.architecture, ids, reference=spec.reference)
+        characters = characters_of(self.initial or {})
+        if self.architecture.subencoder and not self.initial:
+            characters = spell(self.vocabulary)
+        model = build_model(self.architecture, ids, reference=spec.reference, characters=characters)
         check_fit(spec, model, self.task.pools)
         torch.manual_seed(seed_of(spec.seed, name_counter("head")))
         head = self.task.build_head(model.hidden_size)

@@ -18,6 +18,7 @@ from pipeline.kernels import Packing
 from pipeline.layers import Recurrent
 from pipeline.model import Model, build_model
 from pipeline.spec import ArchitectureSpec, Component
+from pipeline.subencoders import characters_of
 from pipeline.text.inputs import join_pieces
 from pipeline.text.rows import Ragged, Rows
 from pipeline.text.tokenizers import Tokenizer, build_tokenizer
@@ -124,7 +125,9 @@ def open_pretrained(path: Path, vocab: Path | None, device: torch.device) -> Pre
     architecture = ArchitectureSpec.model_validate(metadata["architecture"])
     targets = [Component.model_validate(section) for section in metadata.get("targets", [])]
     reference = metadata.get("reference", "none")
-    model = build_model(architecture, vocabulary.token_ids, targets, reference)
+    model = build_model(
+        architecture, vocabulary.token_ids, targets, reference, characters_of(tensors)
+    )
     load_weights(model, tensors, str(file), (*BODY, TARGETS))
     model.to(device).eval()
     tokenizer = build_tokenizer(metadata["tokenizer"], vocabulary, metadata["lowercase"])

@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError, DataError, Resumable
 from pipeline.model import build_model, initialize
 from pipeline.registry import TARGETS
 from pipeline.spec import PretrainSpec
+from pipeline.subencoders import Characters
 from pipeline.text.order import RowRandom
 from pipeline.text.shards import InstanceSet
 from pipeline.text.vocabulary import TokenIds, Vocabulary
@@ -45,7 +46,12 @@ class Pretraining:
     """The state of one run on this rank: model, optimiser, position, sums not yet reported."""
 
     def __init__(
-        self, spec: PretrainSpec, instances: InstanceSet, token_ids: TokenIds, ranks: Ranks
+        self,
+        spec: PretrainSpec,
+        instances: InstanceSet,
+        token_ids: TokenIds,
+        ranks: Ranks,
+        characters: Characters | None = None,
     ):
         self.spec, self.plan, self.instances, self.ranks = spec, spec.optimization, instances, ranks
         if instances.num_rows < self.plan.batch_size:
@@ -53,7 +59,9 @@ class Pretraining:
                 f"instances: {instances.num_rows} rows are fewer than one batch of "
                 f"{self.plan.batch_size}; lower batch_size or give more text"
             )
-        self.model = build_model(spec.architecture, token_ids, spec.targets, spec.reference)
+        self.model = build_model(
+            spec.architecture, token_ids, spec.targets, spec.reference, characters
+        )
         initialize(self.model, self.plan.seed, spec.reference)
         self.model.to(ranks.device)
         objective: nn.Module = self.model

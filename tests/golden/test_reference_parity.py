@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.model import Characters, Model, build_model
+from pipeline.model import Model, build_model
 from pipeline.registry import CONVERTERS
 from pipeline.spec import ArchitectureSpec, Component, OptimizationSpec
+from pipeline.subencoders import Characters
 from pipeline.text.vocabulary import TokenIds
 from pipeline.training.optimizer import build_optimizer, schedule_factor, set_rate
 from tests.golden import make_reference_parity as reference

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.model import Characters, Model, build_model, initialize
+from pipeline.model import Model, build_model, initialize
 from pipeline.registry import EMBEDDINGS, ENCODERS, SUBENCODERS
 from pipeline.spec import ArchitectureSpec, Component
+from pipeline.subencoders import Characters
 from pipeline.text.order import RowRandom
 from pipeline.text.rows import Ragged, Rows
 from pipeline.text.vocabulary import TokenIds
