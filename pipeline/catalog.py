@@ -114,6 +114,7 @@ class Catalog:
         return {
             "recipes": [self._reported(recipe) for recipe in recipes],
             "datasets": [self._reported_dataset(dataset) for dataset in datasets],
+            "speed": [content(speed) for name in recipes for speed in self.zoo[name].speed],
         }
 
     def vocabulary_of(self, recipe: str) -> str:

@@ -18,6 +18,7 @@ from pipeline.spec import (
     Natural,
     NonNegative,
     OptimizationSpec,
+    Positive,
     Reference,
     Settings,
     Tokenizer,
@@ -140,6 +141,17 @@ class Published(Settings):
     """Largest difference, in points, that counts as reproduced; absent: the report's."""
 
 
+class PublishedSpeed(Settings):
+    """A published speed of pre-training."""
+
+    machine: str
+    """Model and hardware."""
+    tokens_per_second: Positive
+    """Tokens trained in a second."""
+    source: str = ""
+    """Where it is printed."""
+
+
 class Recipe(Settings):
     """One file of config/zoo: one model, pre-trained here, imported, or only compared as random."""
 
@@ -176,6 +188,8 @@ class Recipe(Settings):
     """Recipes of which this is the small twin: the same targets, encoder and chain."""
     published: list[Published] = []
     """Figures to be set beside the measured ones."""
+    speed: list[PublishedSpeed] = []
+    """Speeds to be set beside the measured ones."""
 
     @property
     def is_trained(self) -> bool:

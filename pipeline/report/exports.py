@@ -123,7 +123,8 @@ def to_markdown(report: Report) -> str:
         ]
         for row in rows:
             figure = row.figure
-            cells = [row.recipe.recipe.name, figure.dataset, figure.start, f"{figure.value:g}"]
+            dataset = figure.dataset if figure.part == "test" else f"{figure.dataset} {figure.part}"
+            cells = [row.recipe.recipe.name, dataset, figure.start, f"{figure.value:g}"]
             cells += [in_words(row.measured), signed(row.difference)]
             lines.append(_row([*cells, row.verdict, figure.source]))
         lines.append("")

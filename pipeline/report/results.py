@@ -122,6 +122,11 @@ class Run(Record):
             return None
         return self.result.metrics.get(name or self.result.main_metric or "")
 
+    def dev_metric(self, name: str) -> float | None:
+        """Return the metric on dev by which the model was chosen, None for another one."""
+        tuning = self.tuning
+        return tuning.score if tuning and name in ("", tuning.metric) else None
+
 
 class Point(Record):
     """A line of the training metrics."""
@@ -210,6 +215,9 @@ class RecipeResult(Record):
         wanted = [run for run in self.runs if (run.dataset, run.start) == (dataset, start)]
         return sorted(wanted, key=lambda run: run.seed)
 
-    def summary(self, dataset: str, start: Start, metric: str = "") -> Summary:
-        """Return mean and spread of a metric over the seeds."""
-        return summarize(run.metric(metric) for run in self.select(dataset, start))
+    def summary(self, dataset: str, start: Start, metric: str = "", part: str = "test") -> Summary:
+        """Return mean and spread of a metric over the seeds, on the part dev or test."""
+        runs = self.select(dataset, start)
+        return summarize(
+            run.metric(metric) if part == "test" else run.dev_metric(metric) for run in runs
+        )

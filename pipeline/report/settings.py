@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.recipes import STARTS, Published, Start
-from pipeline.spec import Count, Name, Natural, NonNegative, Positive, Settings
+from pipeline.recipes import STARTS, Published, PublishedSpeed, Start
+from pipeline.spec import Count, Name, Natural, NonNegative, Settings
 
 
 class ScoreSet(Settings):
@@ -59,17 +59,6 @@ class ReportedDataset(Settings):
     """classify, rank, tag or span."""
     licence: str = ""
     """Licence of the texts."""
-
-
-class PublishedSpeed(Settings):
-    """A published training speed."""
-
-    machine: str
-    """Model and hardware."""
-    tokens_per_second: Positive
-    """Tokens trained in a second."""
-    source: str = ""
-    """Where it is printed."""
 
 
 class ReportSpec(Settings):

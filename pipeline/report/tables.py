@@ -119,7 +119,7 @@ def published(report: Report) -> list[PublishedRow]:
 
 
 def _published(report: Report, recipe: RecipeResult, figure: Published) -> PublishedRow:
-    measured = recipe.summary(figure.dataset, figure.start, figure.metric)
+    measured = recipe.summary(figure.dataset, figure.start, figure.metric, figure.part)
     tolerance = report.spec.tolerance if figure.tolerance is None else figure.tolerance
     return PublishedRow(
         recipe,

