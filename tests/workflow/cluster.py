@@ -70,9 +70,8 @@ def running_cluster(folder: Path) -> Iterator[None]:
         for node in ("n1", "n2"):
             subprocess.run(["slurmd", "-N", node], check=True, timeout=START_SECONDS)
         _await("srun", "-N2", "-n2", "true")
+        stack.callback(_cancel_jobs)
         yield
-        subprocess.run(["scancel", "--state=PENDING"], check=False)
-        subprocess.run(["scancel", "--state=RUNNING"], check=False)
 
 
 @contextlib.contextmanager
@@ -108,6 +107,18 @@ def _munge() -> Iterator[None]:
 def _credentials_work() -> bool:
     made = subprocess.run(["munge", "-n"], capture_output=True, check=False)
     return made.returncode == 0 and _succeeds("unmunge", input=made.stdout)
+
+
+def _cancel_jobs() -> None:
+    """End all jobs of this cluster and wait for their last processes."""
+    for state in ("PENDING", "RUNNING"):
+        subprocess.run(["scancel", f"--state={state}"], check=False)
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        left = subprocess.run(["squeue", "--noheader"], capture_output=True, check=False)
+        if not left.stdout:
+            return
+        time.sleep(0.5)
 
 
 def _stop(folder: Path) -> None:

@@ -151,6 +151,7 @@ def test_a_stage_runs_by_hand_with_the_same_line(finished_zoo: Zoo, tmp_path: Pa
     model = "results/5_finetune/tiny_lstm/reviews/pretrained_seed_7.safetensors"
     shown = finished_zoo.snakemake("--dry-run", "--printshellcmds", "--force", model)
     line = next(line for line in shown.splitlines() if "pipeline finetune" in line)
+    line = line.partition("exec ")[2]
     target = tmp_path / "by_hand.safetensors"
     line = line.replace(f"--out {model}", f"--out {target}").replace("state/", f"{tmp_path}/state/")
     line = line.replace("results/logs", f"{tmp_path}/logs").partition(" >")[0]
