@@ -293,7 +293,8 @@ def read_tensor_stamp(path: Path, verify: bool = True) -> dict[str, Any]:
     if TENSOR_METADATA not in metadata:
         raise ConfigError(f"{path}: carries no stamp of this pipeline; bring it in with `convert`")
     values = parse_json(metadata[TENSOR_METADATA], f"{path}: metadata", ArtifactError)
-    if values.pop("digest", None) != digest_value(values):
+    values.pop("digest", None)
+    if metadata[TENSOR_METADATA] != tensor_metadata(values):
         raise ArtifactError(f"{path}: metadata are not what their digest says; build it again")
     if verify and (found := digest_tensors(path)) != values["weights"]:
         raise ArtifactError(

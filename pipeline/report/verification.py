@@ -9,7 +9,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.artifacts import digest_file, read_json_artifact, read_tensor_stamp
-from pipeline.errors import ArtifactError, ConfigError, MissingError, PipelineError, printable
+from pipeline.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    MissingError,
+    PipelineError,
+    printable,
+)
 from pipeline.report.inventory import Artifact, Inventory, artifact_files, read_artifact
 from pipeline.report.origin import link_state
 from pipeline.report.seal import GENERATOR, page_digest, stated_digest
@@ -18,6 +25,7 @@ from pipeline.text.manifest import MANIFEST, ShardEntry, ShardFile, check_files,
 from pipeline.text.vocabulary import read_vocabulary
 
 OPTIMIZER = "optimizer"
+PREDICTIONS = ".predictions.tsv"
 
 
 @dataclass(frozen=True)
@@ -158,10 +166,17 @@ def _missing_shards(path: Path, kind: str) -> Iterator[Finding]:
 def _check_text(path: Path) -> tuple[str, str]:
     """A vocabulary is vouched for by the record beside it, a fetched text by its ledger."""
     record, ledger = path.with_suffix(".json"), path.with_suffix(".ledger.json")
-    if path.name.endswith(".predictions.tsv"):
+    if path.name.endswith(PREDICTIONS):
+        metrics = path.with_name(path.name.removesuffix(PREDICTIONS) + ".json")
+        if metrics.exists() and read_json_artifact(metrics).get("predictions"):
+            return _compare(path, "predictions", digest_file(path), metrics, "predictions")
         return "predictions", ""
     if path.suffix == ".txt" and record.exists():
-        return _compare(path, "vocabulary", read_vocabulary(path).digest, record, "vocabulary")
+        try:
+            digest = read_vocabulary(path).digest
+        except DataError as error:  # it was a vocabulary once
+            raise ArtifactError(*error.problems) from None
+        return _compare(path, "vocabulary", digest, record, "vocabulary")
     if ledger.exists():
         return _compare(path, "text", digest_file(path), ledger, "text")
     if (ledger := path.with_name("ledger.json")).exists():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts import atomic_path, make_stamp, write_json
+from pipeline.artifacts import atomic_path, digest_file, make_stamp, write_json
 from pipeline.spec import EvaluateSpec, load_spec
 from pipeline.stages.predictions import tab_lines
 
@@ -51,7 +51,10 @@ def run(args: argparse.Namespace) -> None:
     predictions = model.task.predict(data.examples, data.rows, model.infer(data.rows))
     if args.predictions:
         _write_predictions(args.predictions, model, data.examples, predictions)
-    write_json(args.out, _record(model, data, predictions, spec))
+    record = _record(model, data, predictions, spec)
+    # So that the file of predictions can be verified.
+    record["predictions"] = digest_file(args.predictions) if args.predictions else None
+    write_json(args.out, record)
 
 
 def _write_predictions(

@@ -15,6 +15,7 @@ import torch
 from pipeline.__main__ import main
 from pipeline.artifacts import (
     digest_bytes,
+    digest_file,
     digest_value,
     make_stamp,
     read_json_artifact,
@@ -216,13 +217,14 @@ class Zoo:
         )
         self.benchmark(f"finetune/{name}", 18.4, 433.0)
         path = self.results / "6_evaluate" / f"{name}.json"
-        write_json(path, self.metrics(accuracy, model))
         rows = ["id\ttext_a\tgold\tpredicted\tprobability", "1\t非常好\t1\t1\t0.99"]
         rows += [
             f"{number}\t{text}\t{gold}\t{predicted}\t{probability}"
             for number, (text, gold, predicted, probability) in enumerate(MISTAKES, 2)
         ]
-        write_text(path.with_suffix(".predictions.tsv"), "\n".join(rows) + "\n")
+        predictions = path.with_suffix(".predictions.tsv")
+        write_text(predictions, "\n".join(rows) + "\n")
+        write_json(path, {**self.metrics(accuracy, model), "predictions": digest_file(predictions)})
         return path
 
     def metrics(self, accuracy: float | None, model: str) -> dict[str, Any]:
