@@ -58,7 +58,7 @@ class SentencesInstances(InstanceKind):
         "first_length": "uint16",
         "is_random": "uint8",
     }
-    block_bytes: ClassVar[int] = 4 << 20
+    block_bytes: ClassVar[int] = 2 << 20
     config: Config
 
     def __init__(self, config: Config, settings: BuildSettings):
@@ -82,13 +82,15 @@ class SentencesInstances(InstanceKind):
         pool = own
         if len(own.contents) < MIN_PARTNERS:
             pool = _cut_documents(f"{block.text}\n{self._head}", self.settings.tokenizer)
-        passes = range(self.config.dup_factor)
-        pairs = [list(self._pairs(pool, len(own.contents), number)) for number in passes]
-        _count(own, pairs[0], ledger)
-        tables = [self._rows(pool, chosen, number) for number, chosen in enumerate(pairs)]
+        tables, documents = [], []
+        for number in range(self.config.dup_factor):
+            pairs = np.array(list(self._pairs(pool, len(own.contents), number)), np.int64)
+            pairs = pairs.reshape(-1, len(_Pair._fields))
+            tables.append(self._rows(pool, pairs, number))
+            documents.append(pairs[:, 0])
+        _count(own, documents[0], ledger)
         columns = concatenate_columns(tables)
-        documents = [pair.document for chosen in pairs for pair in chosen]
-        return Table(columns, np.array(documents, np.int64), lambda: own.contents)
+        return Table(columns, np.concatenate(documents), lambda: own.contents)
 
     def problem(self, ledger: Ledger) -> str | None:
         """Return why the whole set is of no use: no document has a sentence that follows one."""
@@ -135,10 +137,9 @@ class SentencesInstances(InstanceKind):
                     yield _Pair(document, begin, begin, split, first, last, 1)
                 begin = end if follows else split
 
-    def _rows(self, pool: "_Documents", pairs: list["_Pair"], number: int) -> dict[str, Column]:
+    def _rows(self, pool: "_Documents", pairs: np.ndarray, number: int) -> dict[str, Column]:
         """Return the columns of the rows of pairs, cut to length."""
-        table = np.array(pairs, np.int64).reshape(-1, len(_Pair._fields)).T
-        document, chunk, *bounds, is_random = table
+        document, chunk, *bounds, is_random = pairs.T
         a, a_end, b, b_end = (pool.sentences.offsets[bound] for bound in bounds)
         kept_a, kept_b = cut_pairs(a_end - a, b_end - b, self._room)
         draws = self._draws(pool, int(document.max(initial=-1)) + 1, number)[chunk]
@@ -200,12 +201,12 @@ def _cut_documents(text: str, tokenizer: Tokenizer) -> _Documents:
     )
 
 
-def _count(own: _Documents, pairs: list[_Pair], ledger: Ledger) -> None:
+def _count(own: _Documents, documents: np.ndarray, ledger: Ledger) -> None:
     """Count documents and sentences of a block, and those from which no row was made."""
     sizes = np.diff(own.first)
-    used = {pair.document for pair in pairs}
-    lost = [document for document in np.flatnonzero(sizes).tolist() if document not in used]
-    ledger.count("documents_in", len(used))
+    used = np.bincount(documents, minlength=len(sizes)) > 0
+    lost = np.flatnonzero((sizes > 0) & ~used)
+    ledger.count("documents_in", int(used.sum()))
     ledger.drop("no tokens", int(np.count_nonzero(sizes == 0)))
     ledger.drop("no other document", len(lost))
     ledger.count("one_sentence_documents", int(np.count_nonzero(sizes == 1)))

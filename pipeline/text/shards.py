@@ -25,7 +25,7 @@ from pipeline.text.manifest import (
 )
 from pipeline.text.rows import Column, Ragged, Rows, concatenate_columns
 
-BATCH_TOKENS = 8 << 20
+BATCH_TOKENS = 2 << 20
 
 
 def arrow_schema(
