@@ -207,12 +207,14 @@ def read_parts(index: Path) -> dict[str, Tensor]:
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
         raise DataError(f"{index}: no weight_map of tensors to files")
-    result: dict[str, Tensor] = {}
-    for file in sorted(set(places.values())):
+    files = sorted(set(places.values()))
+    for file in files:
         if file != Path(file).name or file.startswith("."):
             raise UnsafeError(f"{index}: {printable(file)} is not a file of this directory")
         if not (index.parent / file).exists():
             raise MissingError(f"{index}: names {printable(file)}, which is not there")
+    result: dict[str, Tensor] = {}
+    for file in files:
         part = read_tensors(index.parent / file)
         for name, tensor in part.items():
             if places.get(name) != file or name in result:

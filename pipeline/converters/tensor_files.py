@@ -1,5 +1,6 @@
 """Tensors out of weight files of any origin, recognised by content, checked before use."""
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,7 +76,13 @@ def what_is(path: Path) -> str:
         return "an HTML page, perhaps the error message of a download"
     if start[257:262] == b"ustar":
         return "a tar archive"
-    printing = all(byte >= 32 or byte in b"\t\n\r" for byte in start)
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(
+            start
+        )  # the last character may be cut
+    except UnicodeDecodeError:
+        return "a file of unknown kind"
+    printing = all(character.isprintable() or character in "\t\n\r" for character in text)
     return "a text file" if printing else "a file of unknown kind"
 
 
