@@ -4,6 +4,7 @@ Only records are read (JSON, headers of weights, records beside texts), never th
 Links are found by the digests in stamps, not by the names of files.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +115,25 @@ def _vouched(record: Mapping[str, Any]) -> Iterator[str]:
 _VOUCHED = {"vocab": ("vocabulary",), "pretrain": ("weights", "optimizer"), "fetch": ("text",)}
 
 
+def source_pattern(artifact: Artifact, role: str) -> str | None:
+    """Return where the input of a role stands, as the end of a path; None if nobody can say."""
+    parts = artifact.path.with_suffix("").parts
+    if artifact.stage == "evaluate" and role == "model":
+        return "/".join(("5_finetune", *parts[-3:])) + ".safetensors"
+    if artifact.stage == "finetune" and role == "init":
+        return f"4_average/{parts[-3]}.safetensors" if len(parts) >= 3 else None
+    if artifact.stage == "average" and role == "models":
+        return f"3_pretrain/{parts[-1]}/step_*"
+    if role in {"train", "dev", "data"}:
+        return f"datasets/{parts[-2]}/ledger.json" if len(parts) >= 2 else None
+    if role.startswith("corpus "):
+        return f"corpora/{role.removeprefix('corpus ')}.ledger.json"
+    if artifact.stage == "fetch" and re.fullmatch(r"[\w.-]+/(train|dev|test)", role):
+        return f"datasets/{role.partition('/')[0]}/ledger.json"
+    places = {"instances": "2_instances/*/manifest.json", "vocabulary": "1_vocab/*.json"}
+    return places.get(role)
+
+
 class Inventory:
     """The artefacts of some folders, to be found by digest."""
 
@@ -121,10 +141,13 @@ class Inventory:
         self.artifacts = sorted(artifacts, key=lambda a: (a.path.suffix == ".json", a.path))
         self.problems = list(problems)
         """One line for each file that could not be read."""
-        self._by_digest: dict[str, Artifact] = {}
+        self._by_digest: dict[str, list[Artifact]] = {}
+        self._by_name: dict[str, list[Artifact]] = {}
+        self._placed: dict[str, list[Artifact]] = {}
         for artifact in self.artifacts:
+            self._by_name.setdefault(artifact.path.name, []).append(artifact)
             for digest in artifact.digests:
-                self._by_digest.setdefault(digest, artifact)
+                self._by_digest.setdefault(digest, []).append(artifact)
 
         self.by_path = {artifact.path: artifact for artifact in self.artifacts}
 
@@ -134,13 +157,26 @@ class Inventory:
             raise MissingError(f"{path}: no such file, or none of this pipeline")
         return self.by_path[path]
 
-    def find(self, digest: str) -> Artifact | None:
-        """Return the file of this digest; weights before the record that stands beside them."""
-        return self._by_digest.get(digest)
+    def find(self, digest: str, pattern: str | None = None) -> Artifact | None:
+        """Return a file of this digest: one at a place, or weights before their record."""
+        found = self._by_digest.get(digest, [])
+        placed = [artifact for artifact in found if pattern and artifact.path.match(pattern)]
+        return next(iter([*placed, *found]), None)
+
+    def placed(self, pattern: str) -> list[Artifact]:
+        """Return the files whose paths end as a pattern says."""
+        if pattern not in self._placed:
+            name = pattern.rpartition("/")[2]
+            some = self.artifacts if "*" in name else self._by_name.get(name, [])
+            self._placed[pattern] = [artifact for artifact in some if artifact.path.match(pattern)]
+        return self._placed[pattern]
 
     def links(self, artifact: Artifact) -> list[Link]:
         """Return the inputs of an artefact, each with its file where it is here."""
-        return [Link(role, digest, self.find(digest)) for role, digest in artifact.inputs]
+        return [
+            Link(role, digest, self.find(digest, source_pattern(artifact, role)))
+            for role, digest in artifact.inputs
+        ]
 
     def ancestors(self, artifact: Artifact) -> list[Artifact]:
         """Return everything an artefact was made from, nearest first, each once."""

@@ -12,7 +12,7 @@ from pipeline.catalog import Catalog
 from pipeline.errors import MissingError, printable
 from pipeline.recipes import Start
 from pipeline.registry import INSTANCES
-from pipeline.report.inventory import Artifact, Inventory, Link
+from pipeline.report.inventory import Artifact, Inventory, Link, source_pattern
 from pipeline.sources import CorpusSpec, DatasetSpec
 from pipeline.spec import FinetuneSpec, InstancesSpec, PretrainSpec, VocabSpec
 
@@ -22,31 +22,12 @@ LinkState = Literal["as it was", "changed", "not here", "not a file"]
 CONTENT_ROLES = frozenset({"shard", "text", "corpora", "published"})
 
 
-def source_pattern(artifact: Artifact, role: str) -> str | None:
-    """Return where the input of a role stands, as the end of a path; None if nobody can say."""
-    parts = artifact.path.with_suffix("").parts
-    if artifact.stage == "evaluate" and role == "model":
-        return "/".join(("5_finetune", *parts[-3:])) + ".safetensors"
-    if artifact.stage == "finetune" and role == "init":
-        return f"4_average/{parts[-3]}.safetensors" if len(parts) >= 3 else None
-    if artifact.stage == "average" and role == "models":
-        return f"3_pretrain/{parts[-1]}/step_*"
-    if role in {"train", "dev", "data"}:
-        return f"datasets/{parts[-2]}/ledger.json" if len(parts) >= 2 else None
-    if role.startswith("corpus "):
-        return f"corpora/{role.removeprefix('corpus ')}.ledger.json"
-    if artifact.stage == "fetch" and re.fullmatch(r"[\w.-]+/(train|dev|test)", role):
-        return f"datasets/{role.partition('/')[0]}/ledger.json"
-    places = {"instances": "2_instances/*/manifest.json", "vocabulary": "1_vocab/*.json"}
-    return places.get(role)
-
-
 def link_state(
     artifact: Artifact, link: Link, inventory: Inventory
 ) -> tuple[LinkState, Path | None]:
     """Return how an input is, and its file: the one it was, or the one that is in its place."""
     pattern = source_pattern(artifact, link.role)
-    there = [other for other in inventory.artifacts if pattern and other.path.match(pattern)]
+    there = inventory.placed(pattern) if pattern else []
     same = [other.path for other in there if link.digest in other.digests]
     if there:
         return ("as it was", same[0]) if same else ("changed", there[0].path)

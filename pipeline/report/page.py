@@ -159,7 +159,9 @@ def _plot_scores(table: Headline) -> Markup | None:
     rows = []
     for row in table.rows:
         figures = [f for f in row.recipe.recipe.published if f.dataset == table.dataset]
-        ticks = [(f.value, f.start == "random") for f in figures if not f.metric]
+        ticks = [
+            (f.value, f.start == "random") for f in figures if not f.metric and f.part == "test"
+        ]
         before, after = (_finite_points(row.recipe, table.dataset, start) for start in STARTS)
         if before or after:
             rows.append(ScoreRow(row.recipe.recipe.name, before, after, row.gain, ticks))
@@ -199,8 +201,12 @@ def _distinct(
 
 def _fetched(recipes: Iterable[RecipeResult]) -> list[dict[str, Any]]:
     """Return the ledgers of all texts, each once, by name."""
-    ledgers = {ledger["name"]: ledger for recipe in recipes for ledger in recipe.fetched}
-    return [ledger for _, ledger in sorted(ledgers.items())]
+    ledgers = {
+        (ledger["name"], "parts" in ledger, ledger.get("text")): ledger
+        for recipe in recipes
+        for ledger in recipe.fetched
+    }
+    return sorted(ledgers.values(), key=lambda ledger: (ledger["name"], "parts" in ledger))
 
 
 def _vocabulary_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:

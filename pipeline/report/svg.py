@@ -57,7 +57,7 @@ def draw_svg(
     draw: Callable[[Axes], None],
     size: tuple[float, float],
     label: str,
-    left: float = 0.54,
+    left: float = 0.62,
     right: float = 0.14,
 ) -> Markup:
     """Return what `draw` puts on a pair of axes as an SVG element; size and margins in inches.

@@ -1,5 +1,6 @@
 """Artefacts found by digest."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,16 @@ def test_a_random_start_has_no_pretraining_behind_it(finished: Zoo) -> None:
     metrics = finished.results / f"6_evaluate/reviews_lstm/{DATASET}/random_seed_7.json"
     stages = {artifact.stage for artifact in inventory.ancestors(inventory.at(metrics))}
     assert stages == {"finetune", "vocab", "fetch"}
+
+
+def test_of_two_files_with_equal_weights_the_one_at_its_place_is_the_input(zoo: Zoo) -> None:
+    step = zoo.results / "3_pretrain/reviews_lstm/step_00000500.safetensors"
+    step.unlink()
+    shutil.copy(zoo.results / "4_average/reviews_lstm.safetensors", step)
+    inventory = scan(zoo.results)
+    run = zoo.results / f"5_finetune/reviews_lstm/{DATASET}/pretrained_seed_7.safetensors"
+    sources = {link.role: link.source for link in inventory.links(inventory.at(run))}
+    assert sources["init"] is inventory.at(zoo.results / "4_average/reviews_lstm.safetensors")
 
 
 def test_what_cannot_be_read_is_a_problem_of_its_own(zoo: Zoo) -> None:

