@@ -178,6 +178,17 @@ class Catalog:
         sources = [source for part in PARTS if files and (source := getattr(files, part))]
         return self._lacks(sources + (split.sources if split else []), self.datasets[dataset].needs)
 
+    def needs(self, recipe: str) -> list[str]:
+        """Return what a user must supply for a recipe's model, whether or not it is there."""
+        found: list[str | None] = []
+        for name in self.chain(recipe):
+            section = self.zoo[name]
+            corpora = self.instances[section.instances].corpora if section.instances else []
+            sources = [source for corpus in corpora for source in self.corpora[corpus].sources]
+            found += [section.needs, *(self.corpora[corpus].needs for corpus in corpora)]
+            found += [self.datasets[source.dataset].needs for source in sources if source.dataset]
+        return [need for need in dict.fromkeys(found) if need]
+
     def _corpus_lacks(self, corpus: str) -> str:
         section = self.corpora[corpus]
         lacks = [self.lacking(source.dataset) for source in section.sources if source.dataset]

@@ -85,6 +85,13 @@ def test_without_files(catalog: Catalog):
     assert (catalog.lacking("public"), catalog.lacking("private")) == ("", PRIVATE)
 
 
+def test_needs_are_told_whether_or_not_the_files_are_there(catalog: Catalog):
+    supply("news.txt")
+    assert catalog.needs("general") == catalog.needs("special") == [NEWS]
+    assert catalog.needs("foreign") == ["folder models/foreign"]
+    assert catalog.needs("random") == []
+
+
 def test_a_file_in_the_mirror_or_here_is_enough(catalog: Catalog):
     supply("news.txt")
     supply("p/train.tsv", "p/test.tsv", root=".")

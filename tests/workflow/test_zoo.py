@@ -134,18 +134,7 @@ def test_published_speed(catalog: Catalog):
 
 def out_of_reach(catalog: Catalog) -> list[str]:
     """Return the recipes that need what only a user can supply."""
-    needy = {key for key, corpus in catalog.corpora.items() if corpus.needs}
-    needy_sets = {key for key, dataset in catalog.datasets.items() if dataset.needs}
-    found = []
-    for name in catalog.zoo:
-        for part in catalog.chain(name):
-            recipe = catalog.zoo[part]
-            corpora = catalog.instances[recipe.instances].corpora if recipe.instances else []
-            sources = [source for corpus in corpora for source in catalog.corpora[corpus].sources]
-            if recipe.needs or needy & {*corpora} or needy_sets & {s.dataset for s in sources}:
-                found.append(name)
-                break
-    return found
+    return [name for name in catalog.zoo if catalog.needs(name)]
 
 
 def test_every_row_out_of_reach_has_a_twin_of_its_shape(catalog: Catalog):
