@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 
 # 24 or 32 bytes each; beyond this they are spread over files by digest.
-MAX_IN_MEMORY = 2_000_000
+MAX_IN_MEMORY = 1_000_000
 _BUCKET_BITS = 7
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("label", "<u8"), ("text", "<u8")])
 
