@@ -228,7 +228,7 @@ class FeaturesProbe(Probe):
         else:
             writer = ArrowWriter(file, self.plan, self.stamp(), output.path is None)
         for window in self.request.iter_windows(self.plan.lines_at_once()):
-            features = self._features(window)
+            features = self.features(window)
             books["lines"] += len(window)
             books["without tokens"] += sum(value is None for value in features.values[0])
             books["cut"] += int(features.cut.sum())
@@ -236,7 +236,8 @@ class FeaturesProbe(Probe):
         writer.close()
         return books
 
-    def _features(self, lines: list[Line]) -> Features:
+    def features(self, lines: list[Line]) -> Features:
+        """Return the features of some lines. Raises DataError for long ones unless they are cut."""
         encoded = self.opened.tokenizer.encode([line.text for line in lines])
         room = self.plan.seq_length - 2 * self.special_tokens
         if self.config.long_texts == "fail":

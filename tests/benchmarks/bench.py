@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.faults.kit import ROOT
 
-BENCHMARKS = ("bench_preprocess", "bench_pretrain")
+BENCHMARKS = ("bench_preprocess", "bench_pretrain", "bench_generate", "bench_features")
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.artifacts import read_json_artifact
+from pipeline.text.vocabulary import read_vocabulary
 from tests.pipeline.labelled import run
 from tests.pipeline.probes.tiny import CAUSAL, CHARACTERS, write_model
 
@@ -114,6 +115,34 @@ def test_generation_from_the_command_line(folder):
     rows = [line.split("\t") for line in outcome.out.splitlines()]
     assert rows[0] == ["line", "sample", "prompt", "continuation", "tokens", "end"]
     assert [row[2] for row in rows[1:]] == ["我看", "大"]
+
+
+def test_fine_tuned_models_are_probed_too(work):
+    folder = work("classify")
+    source = write(folder, "in.txt", "很好\n")
+    outcome = probe(folder, "features", "--in", source, "--out", folder / "f.arrow")
+    assert outcome.code == 0, outcome.err
+    tokens = pa.ipc.open_file(folder / "f.arrow").read_all()["tokens"][0].as_py()
+    assert tokens == ["[CLS]", "很", "好", "[SEP]"], "as in fine-tuning"
+    line = f"{folder}/model.safetensors: has no target mlm, found none"
+    refused(folder, 78, line, "cloze", "--in", source)
+
+
+def test_a_fine_tuned_model_adapted_to_its_task_scores_the_same(work):
+    folder = work("classify")
+    old = read_vocabulary(folder / "vocab.txt").tokens
+    wanted = set((folder / "dev.tsv").read_text(encoding="utf-8").lower())
+    words = [token for token in reversed(old[5:]) if token in wanted]
+    assert len(words) < len(old) - 5
+    new = write(folder, "new.txt", "".join(f"{t}\n" for t in (*old[:5], *words, "##新")))
+    adapted = probe(folder, "vocabulary", "--in", new, "--out", folder / "adapted")
+    assert adapted.code == 0, adapted.err
+    given = ("--data", folder / "dev.tsv", "--out")
+    before = ("--model", folder / "model.safetensors", "--vocab", folder / "vocab.txt")
+    assert run("evaluate", *before, *given, folder / "before.json").code == 0
+    assert run("evaluate", "--model", folder / "adapted", *given, folder / "after.json").code == 0
+    first, second = (read_json_artifact(folder / f"{n}.json") for n in ("before", "after"))
+    assert first["metrics"] == second["metrics"] and first["confusion"] == second["confusion"]
 
 
 # What does not ------------------------------------------------------------------------------------
