@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.kernels import Packing, linear
+from pipeline.kernels import Packing, linear, on_cpu
 from pipeline.layers import Activation, Dropout, Linear, activate
 
 KeyValues = tuple[Tensor, Tensor]
@@ -52,7 +52,7 @@ def visible_keys(segment_ids: Tensor) -> Tensor | None:
     the device, so there the mask is always returned.
     """
     padding = segment_ids == 0
-    if padding.device.type == "cpu" and not padding.any():
+    if on_cpu(padding) and not padding.any():
         return None
     return (padding * HIDDEN_SCORE)[:, None, None, :]
 
@@ -111,7 +111,7 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         rate = self.dropout.rate if self.training else 0.0
         mask = None if mask is None else mask.to(query.dtype)
-        if rate == 0 or query.device.type != "cpu":
+        if rate == 0 or not on_cpu(query):
             return functional.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, dropout_p=rate, is_causal=causal
             )

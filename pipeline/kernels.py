@@ -2,8 +2,8 @@
 
 Measured on one core of an AMD EPYC with AVX-512, fp32: torch's matrix product (MKL) reaches 105
 GFLOP/s, oneDNN's 230 on the same shapes. torch calls oneDNN for LSTMs and convolutions, but not
-for linear maps, so `linear` does. Elsewhere (accelerators, autocast, builds without oneDNN)
-everything here is torch's own.
+for linear maps, so `linear` does. Elsewhere (accelerators, autocast, torch.compile, builds of
+torch without oneDNN) everything here is torch's own.
 """
 
 from typing import Any
@@ -24,9 +24,14 @@ def round_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
+def on_cpu(x: Tensor) -> bool:
+    """Return whether x is on the CPU and torch.compile, which has its own ways, is not at work."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def _fast(x: Tensor) -> bool:
     """Return whether oneDNN multiplies x: (N, K) fp32 on the CPU, not empty, no autocast."""
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+    plain = on_cpu(x) and x.dtype == torch.float32 and x.numel() > 0
     return HAS_ONEDNN and plain and not torch.is_autocast_enabled("cpu")
 
 
@@ -121,7 +126,7 @@ def dropout(x: Tensor, rate: float) -> Tensor:
     out of one 64-bit draw take 0.7 ns. The rate is rounded to a multiple of 2^-16. Random from
     torch's default generator: the caller's `torch.manual_seed` decides.
     """
-    if x.device.type != "cpu":
+    if not on_cpu(x):
         return functional.dropout(x, rate)
     dropped = round(rate * 65536)
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
@@ -196,10 +201,10 @@ class Packing:
     def of(segment_ids: Tensor) -> "Packing | None":
         """Return the packing of a batch, or None where packing gains nothing.
 
-        segment_ids: (B, T), 0 = padding. None: no padding, no tokens, or not on the CPU, where the
-        shape would depend on the data.
+        segment_ids: (B, T), 0 = padding. None: no padding, no tokens, or an accelerator or
+        torch.compile, which want shapes that do not depend on the data.
         """
-        if segment_ids.device.type != "cpu":
+        if not on_cpu(segment_ids):
             return None
         positions = segment_ids.flatten().nonzero().squeeze(1)
         if len(positions) in (0, segment_ids.numel()):

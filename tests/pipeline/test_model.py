@@ -306,6 +306,26 @@ def test_modern_choices_train(options: dict[str, Any]) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.parametrize("encoder", ["transformer", "lstm", "cnn", "bilstm"])
+def test_half_precision_is_near(encoder: str) -> None:
+    model = compose(encoder, ["mlm"])
+    batch, _ = collated(model, make_rows())
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(model, batch)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(loss_of(model, batch).item(), rel=0.01)
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same() -> None:
+    model = compose("transformer", ["mlm"], num_layers=1)
+    batch, _ = collated(model, make_rows())
+    compiled = torch.stack([output.loss_sum for output in torch.compile(model)(batch)]).sum()
+    compiled.backward()
+    assert compiled.item() == pytest.approx(loss_of(model, batch).item(), rel=1e-4)
+
+
 TABLE = combinations()
 LEGAL = [c for c in TABLE if not c.problem]
 
