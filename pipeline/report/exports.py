@@ -128,8 +128,8 @@ def to_markdown(report: Report) -> str:
             cells += [in_words(row.measured), signed(row.difference)]
             lines.append(_row([*cells, row.verdict, figure.source]))
         lines.append("")
-    if report.warnings:
-        lines += ["## Gaps", "", *(f"- {_plain(warning)}" for warning in report.warnings), ""]
+    if report.gaps:
+        lines += ["## Missing files", "", *(f"- {_plain(gap)}" for gap in report.gaps), ""]
     return "\n".join(lines)
 
 

@@ -48,13 +48,13 @@ def parse(model: type[Model], values: dict[str, Any], where: str) -> Model:
 
 
 class Gatherer:
-    """Reads the results of recipe after recipe; `warnings` tells what was missing."""
+    """Reads the results of recipe after recipe; `gaps` tells what was missing."""
 
     def __init__(self, results: Path, data: Path, examples: int):
         self.results, self.data, self.examples = results, data, examples
         self.inventory = scan(results, data)
-        self.warnings: list[tuple[str, str]] = []
-        """(recipe, what is missing)."""
+        self.gaps: list[tuple[str, str]] = []
+        """(recipe, file below the results folder)."""
         self._rows: dict[str, tuple[str, Path]] = {}
 
     def read(self, recipe: ReportedRecipe) -> RecipeResult:
@@ -69,7 +69,7 @@ class Gatherer:
         ends = [self.results / run.place for run in runs if run.result]
         lineage = self._lineage(ends or ([weights] if weights else []))
         recipe = _named(recipe, lineage)
-        self._warn(recipe, runs, steps)
+        self._note_gaps(recipe, runs, steps)
         manifest = self._record("instances", "2_instances/{}/manifest.json", recipe.instances)
         return RecipeResult(
             recipe=recipe,
@@ -179,7 +179,9 @@ class Gatherer:
             inputs=artifact.inputs,
         )
 
-    def _warn(self, recipe: ReportedRecipe, runs: Sequence[Run], steps: Sequence[Path]) -> None:
+    def _note_gaps(
+        self, recipe: ReportedRecipe, runs: Sequence[Run], steps: Sequence[Path]
+    ) -> None:
         """Note every gap, unless the recipe is known not to run here."""
         if recipe.unavailable:
             return
@@ -188,10 +190,11 @@ class Gatherer:
             expected.append(self.results / "1_vocab" / f"{recipe.vocabulary}.json")
         if recipe.instances:
             expected.append(self.results / "2_instances" / recipe.instances / "manifest.json")
-        missing = [path for path in expected if not path.exists()]
-        missing += [self.results / run.place for run in runs if run.result is None]
-        gaps = [(recipe.name, f"{path}: missing; shown as a gap") for path in missing]
-        self.warnings += [gap for gap in gaps if gap not in self.warnings]
+        expected += [self.results / run.place for run in runs]
+        for path in expected:
+            gap = (recipe.name, path.relative_to(self.results).as_posix())
+            if not path.exists() and gap not in self.gaps:
+                self.gaps.append(gap)
 
 
 def _named(recipe: ReportedRecipe, lineage: Sequence[Artifact]) -> ReportedRecipe:

@@ -26,7 +26,8 @@ class Report:
 
     spec: ReportSpec
     recipes: Sequence[RecipeResult]
-    warnings: Sequence[str] = ()
+    gaps: Sequence[str] = ()
+    """Files below the results folder that are missing."""
 
     def datasets(self) -> list[str]:
         """Return the data sets that have runs: in the order of the spec, then by name."""

