@@ -1,0 +1,133 @@
+"""Rehearse a few training steps on made-up rows of given lengths: speed and memory beforehand.
+
+The rows stand in for an instance set that may not exist yet; the steps are the trainer's own.
+"""
+
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from pipeline.model import build_model, initialize
+from pipeline.spec import FinetuneSpec, PretrainSpec
+from pipeline.text.rows import Ragged, Rows
+from pipeline.text.shards import InstanceSet
+from pipeline.text.vocabulary import TokenIds
+from pipeline.training.batching import make_batch
+from pipeline.training.distributed import Ranks
+from pipeline.training.launcher import Place
+from pipeline.training.loop import find_device, prepare_torch
+from pipeline.training.pretraining import Pretraining
+
+WARM_UP_STEPS = 2
+SPECIAL_TOKENS = 5
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What was measured: tokens a second (real ones, on one rank), and the process's peak."""
+
+    tokens_per_second: float
+    peak_bytes: int
+
+
+class _MadeUpRows:
+    """Rows of random tokens with the columns of every instance kind."""
+
+    held_out = None
+
+    def __init__(self, lengths: np.ndarray, vocab_size: int, seq_length: int):
+        self.lengths = np.clip(lengths, 4, seq_length).astype(np.int64)
+        self.num_rows = len(self.lengths)
+        self.manifest = {"seq_length": seq_length}
+        self.vocab_size = vocab_size
+
+    def rows(self, indices: np.ndarray) -> Rows:
+        """Return the rows `indices`."""
+        lengths = self.lengths[indices]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        values = np.random.default_rng(int(indices[0])).integers(
+            SPECIAL_TOKENS, self.vocab_size, offsets[-1]
+        )
+        ids = Ragged(values, offsets)
+        zeros = np.zeros(len(indices), np.int64)
+        columns = {"token_ids": ids, "target_ids": ids, "first_length": lengths // 2}
+        return Rows(indices, {**columns, "is_random": indices % 2, "label": zeros})
+
+
+def rehearse_pretraining(
+    spec: PretrainSpec, lengths: Sequence[int], vocab_size: int, seq_length: int, seconds: float
+) -> Rehearsal:
+    """Return speed and memory of one rank that trains for about `seconds`.
+
+    lengths: tokens of sample rows; they are drawn from as often as batches need.
+    """
+    plan = spec.optimization
+    never = 1 << 30
+    changes = {"report_steps": never, "resume_steps": never, "digest_steps": never}
+    spec = spec.model_copy(update={"optimization": plan.model_copy(update=changes)})
+    rows = np.resize(np.asarray(lengths), max(len(lengths), plan.batch_size))
+    device = _device()
+    training = Pretraining(
+        spec,
+        cast(InstanceSet, _MadeUpRows(rows, vocab_size, seq_length)),
+        _token_ids(vocab_size),
+        Ranks(Place(0, 1, "nobody"), device),
+    )
+
+    def train(steps: int) -> None:
+        training.run(training.step + steps, cast(Any, None), lambda: False, lambda line: None)
+
+    train(WARM_UP_STEPS)
+    began, tokens = time.perf_counter(), training.tokens
+    while time.perf_counter() - began < seconds:
+        train(1)
+    return _measured(training.tokens - tokens, time.perf_counter() - began)
+
+
+def rehearse_finetuning(
+    spec: FinetuneSpec, lengths: Sequence[int], vocab_size: int, seconds: float
+) -> Rehearsal:
+    """Return speed and memory of updates of the network alone; a task's head costs little more."""
+    assert spec.architecture is not None
+    device = _device()
+    model = build_model(spec.architecture, _token_ids(vocab_size), reference=spec.reference)
+    initialize(model, spec.seed, spec.reference)
+    model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    made_up = _MadeUpRows(
+        np.resize(np.asarray(lengths), spec.batch_size), vocab_size, spec.seq_length
+    )
+    rows = made_up.rows(np.arange(spec.batch_size))
+    batch = {key: value.to(device) for key, value in make_batch(rows, None, 0).items()}
+
+    def train() -> None:
+        model.encode(batch).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    train()
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        train()
+        steps += 1
+    return _measured(steps * int(rows.lengths.sum()), time.perf_counter() - began)
+
+
+def _device() -> torch.device:
+    device = find_device("auto")
+    prepare_torch(device)
+    return device
+
+
+def _token_ids(vocab_size: int) -> TokenIds:
+    return TokenIds(vocab_size, pad=0, unk=1, cls=2, sep=3, mask=4)
+
+
+def _measured(tokens: int, seconds: float) -> Rehearsal:
+    peak_kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return Rehearsal(tokens / seconds, peak_kilobytes * 1024)
