@@ -29,12 +29,23 @@ class BuildSettings:
     seq_length: int
     seed: int
     corpus: Corpus
+    held_out: float = 0.0
     skip_bad_rows: bool = False
 
     @property
     def token_ids(self) -> TokenIds:
         """The vocabulary's special ids."""
         return self.tokenizer.vocabulary.token_ids
+
+
+def choose_held_out(contents: Sequence[bytes], share: float) -> np.ndarray:
+    """Return, (documents,) bool, which documents are kept out of training: about `share` of them.
+
+    By digest, so that equal documents share their fate in every corpus.
+    """
+    limit = round(share * 2**64)
+    digests = (xxhash.xxh3_64_intdigest(content, _HELD_OUT) for content in contents)
+    return np.fromiter((digest < limit for digest in digests), bool, len(contents))
 
 
 @dataclass(frozen=True)
@@ -50,13 +61,8 @@ class Table:
     contents: Callable[[], Sequence[bytes]]
 
     def held_out(self, share: float) -> np.ndarray:
-        """Return (R,) bool: rows of documents that are kept out, by digest, about `share` of all.
-
-        Equal documents share their fate, in every corpus.
-        """
-        limit = round(share * 2**64)
-        digests = (xxhash.xxh3_64_intdigest(content, _HELD_OUT) for content in self.contents())
-        return np.fromiter((digest < limit for digest in digests), bool)[self.documents]
+        """Return (R,) bool: rows of documents that are kept out of training."""
+        return choose_held_out(self.contents(), share)[self.documents]
 
     def take(self, rows: np.ndarray) -> dict[str, Column]:
         """Return the columns of the rows at these positions."""

@@ -11,7 +11,7 @@ import xxhash
 from pydantic import Field
 
 from pipeline.errors import ConfigError
-from pipeline.instances import BuildSettings, InstanceKind, Table
+from pipeline.instances import BuildSettings, InstanceKind, Table, choose_held_out
 from pipeline.registry import INSTANCES, ComponentConfig
 from pipeline.sources import CorpusFormat
 from pipeline.spec import Share
@@ -21,7 +21,6 @@ from pipeline.text.ledger import Ledger
 from pipeline.text.manifest import ColumnType
 from pipeline.text.order import name_counter, uniform
 from pipeline.text.rows import Column, Ragged, concatenate_columns
-from pipeline.text.tokenizers import Tokenizer
 
 # With fewer documents than this in a block, partners come from the head of the corpus as well.
 MIN_PARTNERS = 100
@@ -78,10 +77,10 @@ class SentencesInstances(InstanceKind):
 
     def build(self, block: Block, ledger: Ledger) -> Table:
         """Return the pairs of a block of documents."""
-        own = _cut_documents(block.text, self.settings.tokenizer)
+        own = _cut_documents(block.text, self.settings)
         pool = own
         if len(own.contents) < MIN_PARTNERS:
-            pool = _cut_documents(f"{block.text}\n{self._head}", self.settings.tokenizer)
+            pool = _cut_documents(f"{block.text}\n{self._head}", self.settings)
         tables, documents = [], []
         for number in range(self.config.dup_factor):
             pairs = np.array(list(self._pairs(pool, len(own.contents), number)), np.int64)
@@ -89,6 +88,7 @@ class SentencesInstances(InstanceKind):
             tables.append(self._rows(pool, pairs, number))
             documents.append(pairs[:, 0])
         _count(own, documents[0], ledger)
+        ledger.count("blank_lines", block.raw.count(b"\n") - own.lines)
         columns = concatenate_columns(tables)
         return Table(columns, np.concatenate(documents), lambda: own.contents)
 
@@ -115,8 +115,8 @@ class SentencesInstances(InstanceKind):
         """Yield the pairs of the first `own` documents in one pass."""
         draws = self._draws(pool, own, number)
         offsets, firsts = pool.sentences.offsets.tolist(), pool.first.tolist()
-        lonely = len(set(pool.digests[np.diff(pool.first) > 0].tolist())) < 2
         for document in range(own):
+            lonely = pool.lonely(document)
             begin, stop = firsts[document], firsts[document + 1]
             target = self._room
             if begin < stop and draws[begin, _SHORT] < self.config.short_seq_prob:
@@ -171,24 +171,44 @@ class _Documents:
     first: np.ndarray
     digests: np.ndarray
     contents: list[bytes]
+    held_out: np.ndarray
     lines: int
 
+    @cached_property
+    def _usable(self) -> np.ndarray:
+        return np.diff(self.first) > 0
+
+    @cached_property
+    def _too_few(self) -> tuple[bool, bool]:
+        """Whether documents (in training, held out) have no other to be paired with."""
+        sides = (self._usable & ~self.held_out, self._usable)
+        few = [len(np.unique(self.digests[side])) < 2 for side in sides]
+        return few[0], few[1]
+
+    def lonely(self, document: int) -> bool:
+        """Return whether there is no other document to be paired with."""
+        return self._too_few[int(self.held_out[document])]
+
     def partner(self, document: int, draw: float) -> int:
-        """Return another document with other content, the first one from a random place on."""
+        """Return another document with other content, the first one from a random place on.
+
+        What is held out must not enter training as a partner.
+        """
         size = len(self.contents)
         other = int(draw * size)
         while (
             self.digests[other] == self.digests[document]
-            or self.first[other] == self.first[other + 1]
+            or not self._usable[other]
+            or (self.held_out[other] and not self.held_out[document])
         ):
             other = (other + 1) % size
         return other
 
 
-def _cut_documents(text: str, tokenizer: Tokenizer) -> _Documents:
+def _cut_documents(text: str, settings: BuildSettings) -> _Documents:
     parts = [part for part in (part.strip("\n") for part in text.split("\n\n")) if part]
     counts = [part.count("\n") + 1 for part in parts]
-    sentences = tokenizer.encode_lines("\n".join([*parts, ""]) if parts else "")
+    sentences = settings.tokenizer.encode_lines("\n".join([*parts, ""]) if parts else "")
     full = np.flatnonzero(sentences.lengths)
     owners = np.repeat(np.arange(len(parts)), counts)[full]
     contents = [part.encode() for part in parts]
@@ -197,6 +217,7 @@ def _cut_documents(text: str, tokenizer: Tokenizer) -> _Documents:
         np.searchsorted(owners, np.arange(len(parts) + 1)),
         np.fromiter(map(xxhash.xxh3_64_intdigest, contents), np.uint64, len(contents)),
         contents,
+        choose_held_out(contents, settings.held_out),
         sum(counts),
     )
 

@@ -129,8 +129,15 @@ def _prepare(spec: InstancesSpec, args: argparse.Namespace) -> _Build:
             )
     tokenizer = build_tokenizer(spec.tokenizer, vocabulary, spec.lowercase)
     corpus = Corpus(args.corpus, documents=kind.documents, bad_rows=spec.bad_rows)
-    skip = spec.bad_rows == "skip"
-    builder = kind(config, BuildSettings(tokenizer, spec.seq_length, spec.seed, corpus, skip))
+    settings = BuildSettings(
+        tokenizer,
+        spec.seq_length,
+        spec.seed,
+        corpus,
+        held_out=spec.held_out,
+        skip_bad_rows=spec.bad_rows == "skip",
+    )
+    builder = kind(config, settings)
     return _Build(spec, args.corpus, corpus, vocabulary, builder, args.out)
 
 

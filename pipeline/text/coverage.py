@@ -66,10 +66,10 @@ def top_unknown(corpus: Corpus, tokenizer: Tokenizer, top: int = 10) -> list[tup
     lists = tokenizer.encode([chr(code) for code in found])
     rows = np.repeat(np.arange(len(lists)), lists.lengths)[lists.values == tokenizer.unknown]
     pieces = tokenizer.vocabulary.ids
-    codes = [
+    unknown = [
         code
         for code in np.array(list(found))[np.unique(rows)].tolist()
         if f"##{chr(code).lower()}" not in pieces
     ]
-    ranked = sorted(codes, key=lambda code: (-found[code], code))[:top]
+    ranked = sorted(unknown, key=lambda code: (-found[code], code))[:top]
     return [(chr(code), found[code]) for code in ranked]

@@ -17,6 +17,7 @@ def iter_fields(
     problem: fields -> None, or (reason, message) of a malformed line, which is counted and left out
     (skip) or raises DataError.
     """
+    ledger.count("blank_lines", 0)
     for number, line in enumerate(block.text.split("\n")[:-1]):
         if not line.strip(" \t"):
             ledger.count("blank_lines")

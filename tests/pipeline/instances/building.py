@@ -17,11 +17,11 @@ def build(folder: Path, content: str, name: str, seq_length: int = 8, seed: int 
     """Return (tables, ledger, kind) of a corpus of letters between spaces, an id each."""
     path = folder / "corpus.txt"
     path.write_bytes(content.encode())
-    skip = options.pop("skip", False)
+    more = {"skip_bad_rows": options.pop("skip", False), "held_out": options.pop("held_out", 0.0)}
     kind, config = INSTANCES.configure({"name": name, **options}, "instances")
     corpus = Corpus([path], documents=kind.documents)
     tokenizer = build_tokenizer("space", VOCABULARY)
-    builder = kind(config, BuildSettings(tokenizer, seq_length, seed, corpus, skip))
+    builder = kind(config, BuildSettings(tokenizer, seq_length, seed, corpus, **more))
     ledger = Ledger()
     blocks = corpus.iter_blocks(0, 1, Ledger(), builder.block_bytes)
     tables = [builder.build(block, ledger) for block in blocks]

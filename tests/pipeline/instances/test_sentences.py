@@ -47,9 +47,13 @@ def test_following_pairs_are_from_one_document_and_random_ones_are_not(tmp_path)
     assert 0.5 < share < 0.75  # half by draw, and the last sentence of a document
     assert len(found) > 150
     assert ledger.record() == {
-        "documents_in": 26, "one_sentence_documents": 0, "sentences_in": 104, "sentences_out": 104,
+        "blank_lines": 25,
+        "documents_in": 26,
+        "one_sentence_documents": 0,
+        "sentences_in": 104,
+        "sentences_out": 104,
         "dropped": {},
-    }  # fmt: skip
+    }
     ledger.count("documents_out", 26)
     assert kind.problem(ledger) is None
 
@@ -99,6 +103,16 @@ def test_few_documents_find_partners_at_the_head_of_the_corpus(tmp_path):
     assert randoms and all(set(second) != {"c"} for second in randoms)
 
 
+def test_no_held_out_text_enters_training_as_a_partner(tmp_path):
+    content = corpus(documents=26)
+    (table,), _, _ = build(tmp_path, content, "sentences", 12, dup_factor=20, held_out=0.3)
+    chosen = table.held_out(0.3)
+    kept_out = {text[6] for text, held in zip(texts(table), chosen, strict=True) if held}
+    assert 2 < len(kept_out) < 16
+    training = [text for text, held in zip(texts(table), chosen, strict=True) if not held]
+    assert len(training) > 500 and not any(set(text) & kept_out for text in training)
+
+
 def test_a_single_document_has_no_random_pairs(tmp_path):
     tables, ledger, _ = build(tmp_path, document("a", 4), "sentences", 9)
     assert {random for *_, random in pairs(tables)} == {0}
@@ -109,9 +123,14 @@ def test_a_single_sentence_alone_in_the_world_is_dropped(tmp_path):
     (table,), ledger, _ = build(tmp_path, "a b\n", "sentences")
     assert len(table.documents) == 0
     assert ledger.record() == {
-        "documents_in": 1, "one_sentence_documents": 1, "sentences_in": 1, "sentences_out": 0,
-        "dropped": {"no other document": 1}, "dropped_sentences": {"no other document": 1},
-    }  # fmt: skip
+        "blank_lines": 0,
+        "documents_in": 1,
+        "one_sentence_documents": 1,
+        "sentences_in": 1,
+        "sentences_out": 0,
+        "dropped": {"no other document": 1},
+        "dropped_sentences": {"no other document": 1},
+    }
 
 
 def test_documents_of_one_sentence_are_counted_and_useless_if_all_are(tmp_path):
@@ -126,9 +145,14 @@ def test_empty_sentences_and_documents_are_counted(tmp_path):
     content = "a\n\u3000\nb\n\n\u3000\n\nc d\ne\n"
     _, ledger, _ = build(tmp_path, content, "sentences")
     assert ledger.record() == {
-        "documents_in": 3, "one_sentence_documents": 0, "sentences_in": 6, "sentences_out": 4,
-        "dropped": {"no tokens": 1}, "dropped_sentences": {"no tokens": 2},
-    }  # fmt: skip
+        "blank_lines": 2,
+        "documents_in": 3,
+        "one_sentence_documents": 0,
+        "sentences_in": 6,
+        "sentences_out": 4,
+        "dropped": {"no tokens": 1},
+        "dropped_sentences": {"no tokens": 2},
+    }
 
 
 def test_no_room_for_a_pair_is_refused(tmp_path):
