@@ -14,6 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from pipeline.artifacts import first_difference
 from pipeline.converters.comparing import (
     LONGEST,
     Batch,
@@ -22,6 +23,7 @@ from pipeline.converters.comparing import (
     run_model,
 )
 from pipeline.converters.sections import ROOMS, replace_sections, state_modes
+from pipeline.errors import ConfigError
 from pipeline.model import Model, build_model
 from pipeline.registry import ComponentConfig
 from pipeline.spec import ArchitectureSpec, Component, ConvertSpec
@@ -134,3 +136,11 @@ class Converter(ABC):
         hidden (B, T, D), and of mlm (B, T, V) and nsp (B, 2) those that the model has.
         """
         return f"no program for the format {self.name} runs here"
+
+
+def require_as_stated(metadata: Mapping[str, Any], spec: ConvertSpec, where: str) -> None:
+    """Raise ConfigError if a spec states otherwise what a model says of itself."""
+    stated = spec.model_dump(mode="json", exclude_unset=True, exclude={"ignore"})
+    stated = {key: value for key, value in stated.items() if value is not None}
+    if different := first_difference(stated, {key: metadata.get(key) for key in stated}):
+        raise ConfigError(f"{where}: made with other settings than the spec's: {different}")

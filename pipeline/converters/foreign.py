@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.artifacts import first_difference, read_json_artifact
+from pipeline.artifacts import read_json_artifact
 from pipeline.converters import (
     RECORD,
     SEGMENT,
@@ -23,11 +23,13 @@ from pipeline.converters import (
     WORD,
     Converter,
     PortableModel,
+    require_as_stated,
 )
 from pipeline.converters.tensor_files import shorten, to_float32
 from pipeline.errors import ArtifactError, ConfigError, DataError, UsageError, printable
 from pipeline.model import outline_model
 from pipeline.spec import ArchitectureSpec, Component, ConvertSpec
+from pipeline.subencoders import ROWS
 from pipeline.text.vocabulary import Vocabulary, read_vocabulary
 from pipeline.training.checkpoint import digest_weights, require_vocabulary
 from pipeline.training.inference import HEAD, SEEN, task_of
@@ -93,11 +95,29 @@ class ForeignConverter(Converter):
         """Return what the format stores a second time, by its names; tensors: ours."""
         return {}
 
+    def find_vocab(self, source: Path) -> Vocabulary | None:
+        """Return the vocabulary that stands beside the weights, None if there is none."""
+        path = source / VOCABULARY if source.is_dir() else None
+        return read_vocabulary(path) if path is not None and path.exists() else None
+
     def read_vocab(self, source: Path, vocab: Path | None) -> Vocabulary:
-        """Return the vocabulary given or that of the source folder. Raises UsageError."""
-        if vocab is None and not (source.is_dir() and (source / VOCABULARY).exists()):
-            raise UsageError(f"--vocab is missing; {source} holds no {VOCABULARY}")
-        return read_vocabulary(vocab or source / VOCABULARY)
+        """Return the vocabulary given or found. Raises UsageError; ConfigError if they differ."""
+        found = self.find_vocab(source)
+        given = None if vocab is None else read_vocabulary(vocab)
+        if found is None and given is None:
+            raise UsageError(f"--vocab is missing; {source} holds no vocabulary")
+        if found is not None and given is not None and found.digest != given.digest:
+            raise ConfigError(
+                f"--vocab {vocab}: {len(given.tokens)} tokens, not those of {source}, which has "
+                f"{len(found.tokens)}; leave it out, or give the one the model was made with"
+            )
+        return given or found  # type: ignore[return-value]
+
+    def tables(
+        self, source: Path, vocabulary: Vocabulary, tensors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return tensors of ours that come from other files of the source."""
+        return {}
 
     def read(self, source: Path, vocab: Path | None, spec: ConvertSpec) -> PortableModel:
         """Return the model at `source`, every tensor accounted for."""
@@ -118,9 +138,10 @@ class ForeignConverter(Converter):
             metadata = complete(self.describe(source, weights, spec), vocabulary)
         else:
             metadata = record["metadata"]
-            contradicted(metadata, spec, where)
+            require_as_stated(metadata, spec, where)
             require_vocabulary(metadata, vocabulary.digest, where)
         tensors = self._gather(weights, metadata, where)
+        tensors |= self.tables(source, vocabulary, tensors)
         if record is not None and record["padding_segment"]:
             tensors[SEGMENT][0] = torch.tensor(record["padding_segment"])
         if "task" in metadata:  # whose training rows are not known here
@@ -145,6 +166,8 @@ class ForeignConverter(Converter):
                 continue
             found = weights.pop(place.name)
             unpacked = place.unpack(found)
+            if name == ROWS:  # as many as there are characters, which no setting says
+                shape = (len(unpacked), *shape[1:])
             if tuple(unpacked.shape) != shape:
                 wanted = list(place.pack(torch.zeros(shape, device="meta")).shape)
                 problems.append(
@@ -268,11 +291,3 @@ def read_record(source: Path, digest: str, weights: Path) -> dict[str, Any] | No
             f"{RECORD}"
         )
     return record
-
-
-def contradicted(metadata: Mapping[str, Any], spec: ConvertSpec, where: str) -> None:
-    """Raise ConfigError if a spec states otherwise what a model's own record says."""
-    stated = spec.model_dump(mode="json", exclude_unset=True, exclude={"ignore"})
-    stated = {key: value for key, value in stated.items() if value is not None}
-    if different := first_difference(stated, {key: metadata.get(key) for key in stated}):
-        raise ConfigError(f"{where}: made with other settings than the spec's: {different}")

@@ -28,7 +28,7 @@ from pipeline.converters.foreign import ForeignConverter, Place, equal, matches
 from pipeline.converters.tensor_files import first_existing, read_tensors, require_file
 from pipeline.converters.tokenizer_files import (
     FILES,
-    read_folder_vocabulary,
+    find_folder_vocabulary,
     read_lowercase,
     write_tokenizer,
 )
@@ -36,7 +36,7 @@ from pipeline.errors import ConfigError, DataError, MissingError, UnsafeError, p
 from pipeline.registry import CONVERTERS
 from pipeline.spec import ConvertSpec
 from pipeline.strict import read_json
-from pipeline.text.vocabulary import Vocabulary, read_vocabulary
+from pipeline.text.vocabulary import Vocabulary
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
@@ -102,9 +102,9 @@ class HuggingFaceConverter(ForeignConverter):
                 raise ConfigError(f"--spec {key}: {stated[key]}; {source} says {found}")
         return {**described, "tokenizer": "bert", "lowercase": lowercase}
 
-    def read_vocab(self, source: Path, vocab: Path | None) -> Vocabulary:
-        """Return the vocabulary given, or that of vocab.txt or tokenizer.json."""
-        return read_folder_vocabulary(source) if vocab is None else read_vocabulary(vocab)
+    def find_vocab(self, source: Path) -> Vocabulary | None:
+        """Return the vocabulary of vocab.txt or tokenizer.json, None if there is none."""
+        return find_folder_vocabulary(source)
 
     def place(self, name: str, metadata: Mapping[str, Any]) -> Place | None:
         """Return where our tensor stands in BertForPreTraining."""

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.converters import Converter, PortableModel
-from pipeline.errors import UsageError
+from pipeline.converters import Converter, PortableModel, require_as_stated
 from pipeline.registry import CONVERTERS
 from pipeline.spec import ConvertSpec
 from pipeline.training.checkpoint import (
@@ -23,10 +22,9 @@ class NativeConverter(Converter):
     weights = "model.safetensors"
 
     def read(self, source: Path, vocab: Path | None, spec: ConvertSpec) -> PortableModel:
-        """Return the model, every byte checked. Raises UsageError for a spec."""
-        if stated := sorted(spec.model_fields_set):
-            raise UsageError(f"--spec {stated[0]}: a model of ours says this itself")
+        """Return the model, every byte checked. Raises ConfigError if a spec says otherwise."""
         tensors, metadata = load_tensors(model_file(source))
+        require_as_stated(metadata, spec, str(source))
         vocabulary = find_vocabulary(source, vocab)
         require_vocabulary(metadata, vocabulary.digest, str(source))
         weights = metadata.pop("weights")

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
-from pipeline.errors import ConfigError, DataError, MissingError
+from pipeline.errors import ConfigError, DataError
 from pipeline.strict import read_json
 from pipeline.text.tokenizers import MAX_WORD_LENGTH
 from pipeline.text.vocabulary import (
@@ -93,14 +93,14 @@ def read_lowercase(folder: Path) -> bool:
     return bool(lowercase)
 
 
-def read_folder_vocabulary(folder: Path) -> Vocabulary:
-    """Return the vocabulary in vocab.txt, or else in tokenizer.json. Raises MissingError."""
+def find_folder_vocabulary(folder: Path) -> Vocabulary | None:
+    """Return the vocabulary in vocab.txt, or else in tokenizer.json; None if neither has one."""
     if (folder / "vocab.txt").exists():
         return read_vocabulary(folder / "vocab.txt")
     path = folder / TOKENIZER
     ids = _read(path).get("model", {}).get("vocab")
     if not isinstance(ids, dict):
-        raise MissingError(f"{folder}: no vocab.txt and no {TOKENIZER} with one; give --vocab")
+        return None
     tokens = {index: token for token, index in ids.items()}
     if sorted(tokens) != list(range(len(ids))):
         raise DataError(f"{path}: its ids are not 0 to {len(ids) - 1}, each once")

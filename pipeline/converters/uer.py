@@ -5,7 +5,7 @@ A checkpoint there is a bare mapping of names to tensors, so the architecture co
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from pipeline.converters.sections import (
     state_modes,
 )
 from pipeline.converters.tensor_files import first_existing, read_tensors
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, MissingError
 from pipeline.registry import CONVERTERS, EMBEDDINGS, ENCODERS, SUBENCODERS, TARGETS
 from pipeline.spec import Component, ConvertSpec
-from pipeline.text.vocabulary import TokenIds
+from pipeline.subencoders import LONGEST_WORD, ROWS, TABLE
+from pipeline.text.vocabulary import TokenIds, Vocabulary
 from pipeline.training.inference import HEAD
 
 # Ours -> theirs (names of 2020). A norm's weight and bias are called gamma and beta there.
@@ -92,6 +93,9 @@ FIXED_OPTIONS: Mapping[tuple[str, str], Any] = {
     ("attention", "mask"): "full",
     ("mlm", "activation"): "gelu",
 }
+# The vocabulary of a subencoder: one character a line.
+CHARACTERS = "sub_vocab.txt"
+
 # Ids that its code takes for granted.
 FIXED_IDS = {"pad": 0, "unk": 100, "cls": 101, "sep": 102, "mask": 103}
 
@@ -100,7 +104,7 @@ FIXED_IDS = {"pad": 0, "unk": 100, "cls": 101, "sep": 102, "mask": 103}
 class UerConverter(ForeignConverter):
     """A `.bin` file, or a folder with model.bin, config.json and vocab.txt."""
 
-    files = frozenset({"model.bin", "config.json"})
+    files = frozenset({"model.bin", "config.json", CHARACTERS})
     weights = "model.bin"
 
     def load(self, source: Path) -> tuple[dict[str, Tensor], Path]:
@@ -222,6 +226,27 @@ class UerConverter(ForeignConverter):
             torch.save(tensors, file)
         text = json.dumps(hyperparameters(model), indent=2) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
+        if TABLE in model.tensors:
+            characters = list_characters(model.vocabulary, model.tensors)
+            lines = "".join(f"{character}\n" for character in characters)
+            (folder / CHARACTERS).write_text(lines, encoding="utf-8")
+
+    def tables(
+        self, source: Path, vocabulary: Vocabulary, tensors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the characters of every token, for a subencoder, from sub_vocab.txt."""
+        if ROWS not in tensors:
+            return {}
+        path = (source if source.is_dir() else source.parent) / CHARACTERS
+        if not path.exists():
+            raise MissingError(f"{path}: no such file; it holds the characters of the subencoder")
+        characters = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        if len(characters) != (rows := len(tensors[ROWS])):
+            raise ConfigError(
+                f"{path}: {len(characters)} characters, the subencoder has rows for {rows}; give "
+                "those it was made with"
+            )
+        return {TABLE: spell_by(characters, vocabulary)}
 
 
 def _first_convolution(name: str) -> Place:
@@ -278,6 +303,25 @@ def find_targets(weights: Mapping[str, Tensor]) -> list[Component]:
     if "target.linear_2.weight" in weights:
         found.append({"name": "cls", "num_labels": len(weights["target.linear_2.weight"])})
     return [Component.model_validate(section) for section in found]
+
+
+def spell_by(characters: Sequence[str], vocabulary: Vocabulary) -> Tensor:
+    """Return the ids of the characters of every token, (V, S) int64, 0 behind the last."""
+    ids = {character: number for number, character in enumerate(characters)}
+    unknown = min(FIXED_IDS["unk"], len(characters) - 1)
+    tokens = [token[:LONGEST_WORD] for token in vocabulary.tokens]
+    table = torch.zeros(len(tokens), max(map(len, tokens)), dtype=torch.int64)
+    for row, token in enumerate(tokens):
+        table[row, : len(token)] = torch.tensor([ids.get(c, unknown) for c in token])
+    return table
+
+
+def list_characters(vocabulary: Vocabulary, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the characters of a subencoder in the order of their ids, [PAD] first."""
+    names = {0: "[PAD]"}
+    for token, row in zip(vocabulary.tokens, tensors[TABLE].tolist(), strict=True):
+        names |= {number: c for c, number in zip(token, row, strict=False) if number}
+    return [names.get(number, f"[unused{number}]") for number in range(len(tensors[ROWS]))]
 
 
 def hyperparameters(model: PortableModel) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.__main__ import main
 from pipeline.model import build_model, initialize
 from pipeline.spec import ArchitectureSpec, Component
+from pipeline.subencoders import spell
 from pipeline.text.vocabulary import SPECIAL_TOKENS, read_vocabulary
 from pipeline.training.checkpoint import load_tensors, save_tensors
 
@@ -77,13 +78,16 @@ def make_model(tmp_path: Path, vocab: Path) -> MakeModel:
         reference: str = "none",
         vocabulary: Path = vocab,
         tokenizer: str = "bert",
+        subencoder: str | None = None,
         **metadata: Any,
     ) -> Path:
         words = read_vocabulary(vocabulary)
-        architecture = ArchitectureSpec.model_validate({"embedding": embedding, "encoder": encoder})
+        network = {"embedding": embedding, "encoder": encoder, "subencoder": subencoder}
+        architecture = ArchitectureSpec.model_validate(network)
         sections = [{"name": t} if isinstance(t, str) else t for t in targets]
         parts = [Component.model_validate(section) for section in sections]
-        model = build_model(architecture, words.token_ids, parts, reference)
+        characters = None if subencoder is None else spell(words)
+        model = build_model(architecture, words.token_ids, parts, reference, characters)
         initialize(model, 7)
         shake(dict(model.named_parameters()))
         path = tmp_path / f"model_{next(made)}.safetensors"

@@ -240,7 +240,7 @@ def test_it_can_be_trained_on_there_and_come_back(
         theirs.bert.embeddings.LayerNorm.weight += 1
     theirs.save_pretrained(tmp_path / "saved")
     done = convert("huggingface", "native", tmp_path / "saved", tmp_path / "no")
-    assert (done.code, "give --vocab" in done.only_line) == (66, True)
+    assert (done.code, "--vocab is missing" in done.only_line) == (64, True)
     done = convert("huggingface", "native", tmp_path / "saved", tmp_path / "back", "--vocab", vocab)
     assert done.code == 0
     before, after = tensors_of(path), tensors_of(tmp_path / "back")

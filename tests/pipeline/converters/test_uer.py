@@ -19,6 +19,7 @@ from tests.golden.make_uer_generations import MODELS, SEGMENTS, SOURCE
 from tests.pipeline.converters.conftest import (
     BERT,
     SMALL,
+    TOKENS,
     MakeModel,
     Outcome,
     assert_same_bits,
@@ -130,6 +131,32 @@ def test_there_and_back_is_the_same_bits(
     for key in ("architecture", "targets", "reference", "tokenizer", "vocabulary", "token_ids"):
         assert metadata_of(back)[key] == stated[key]
     assert (back / "vocab.txt").read_bytes() == vocab.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["avg", "lstm", "cnn"])
+def test_subencoders_go_with_their_characters(
+    kind: str,
+    convert: Callable[..., Outcome],
+    make_model: MakeModel,
+    vocab: Path,
+    tmp_path: Path,
+) -> None:
+    model = make_model(ENCODERS["lstm"], ["lm"], "word", subencoder=kind)
+    out, back = tmp_path / "out", tmp_path / "back"
+    assert convert("native", "uer", model, out, "--vocab", vocab).code == 0
+    tensors = reread_without_child(out)
+    characters = (out / "sub_vocab.txt").read_text(encoding="utf-8").splitlines()
+    assert characters[0] == "[PAD]"
+    assert characters[1:] == sorted(set("".join(TOKENS)))
+    assert len(tensors["subencoder.embedding_layer.weight"]) == len(characters)
+    assert convert("uer", "native", out, back).code == 0
+    assert_same_bits(tensors_of(back), tensors_of(model))
+    (out / "sub_vocab.txt").unlink()
+    done = convert("uer", "native", out, tmp_path / "no")
+    assert (done.code, "sub_vocab.txt: no such file" in done.only_line) == (66, True)
+    (out / "sub_vocab.txt").write_text("[PAD]\n的\n")
+    done = convert("uer", "native", out, tmp_path / "no")
+    assert (done.code, "2 characters, the subencoder has rows" in done.only_line) == (78, True)
 
 
 def test_names_and_layouts_are_the_references(

@@ -488,10 +488,23 @@ def test_a_model_of_ours_is_copied_bit_for_bit(
     assert (out / "model.safetensors").read_bytes() == model.read_bytes()
     names = sorted(path.name for path in out.iterdir())
     assert names == ["architecture.yaml", "model.safetensors", "vocab.txt"]
-    done = convert("native", "native", out, tmp_path / "no", "--spec", SPEC)
-    assert (done.code, "--spec architecture" in done.only_line) == (64, True)
+    architecture = metadata_of(out)["architecture"]
+    same = json.dumps({"architecture": architecture, "reference": "none"})
+    assert convert("native", "native", out, tmp_path / "same", "--spec", same).code == 0
+    done = convert("native", "native", out, tmp_path / "no", "--set", "lowercase=false")
+    assert (done.code, "lowercase: True -> False" in done.only_line) == (78, True)
     done = convert("native", "uer", model, tmp_path / "no")
     assert (done.code, "--vocab is missing" in done.only_line) == (64, True)
+
+
+def test_two_vocabularies_must_be_one(
+    convert: Callable[..., Outcome], parts: Path, vocab: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(vocab.read_text().replace("的", "地"))
+    done = convert("huggingface", "native", parts, tmp_path / "out", "--vocab", other)
+    assert (done.code, "24 tokens, not those of" in done.only_line) == (78, True)
+    assert convert("huggingface", "native", parts, tmp_path / "out", "--vocab", vocab).code == 0
 
 
 def test_a_full_disk_leaves_nothing(
