@@ -62,7 +62,7 @@ class Gatherer:
 
         Raises ArtifactError for a damaged file and for scores that belong to another model.
         """
-        runs = [run for which in _wanted(recipe.scores) if (run := self._run(recipe, *which))]
+        runs = [self._run(recipe, *which) for which in _wanted(recipe.scores)]
         steps = self._step_files(recipe)
         records = [read_json_artifact(path, "pretrain") for path in steps if path.exists()]
         weights = self._weights(recipe, steps)
@@ -167,13 +167,16 @@ class Gatherer:
         for path in ends:
             artifact = self.inventory.at(path)
             found |= {a.path: a for a in [artifact, *self.inventory.ancestors(artifact)]}
-        return [found[path] for path in sorted(found)]
+        return sorted(found.values(), key=self._place)
+
+    def _place(self, artifact: Artifact) -> str:
+        """Return a file's path below the results or the data folder."""
+        roots = [root for root in (self.results, self.data) if artifact.path.is_relative_to(root)]
+        return artifact.path.relative_to(roots[0]).as_posix()
 
     def _step(self, artifact: Artifact) -> Step:
-        """Return a file of the lineage, its path below the results or the data folder."""
-        roots = [root for root in (self.results, self.data) if artifact.path.is_relative_to(root)]
         return Step(
-            path=artifact.path.relative_to(roots[0]).as_posix(),
+            path=self._place(artifact),
             stage=artifact.stage,
             digest=artifact.digest,
             inputs=artifact.inputs,

@@ -137,10 +137,14 @@ def source_pattern(artifact: Artifact, role: str) -> str | None:
 class Inventory:
     """The artefacts of some folders, to be found by digest."""
 
-    def __init__(self, artifacts: Iterable[Artifact], problems: Iterable[str] = ()):
+    def __init__(
+        self,
+        artifacts: Iterable[Artifact],
+        problems: Mapping[Path, PipelineError] | None = None,
+    ):
         self.artifacts = sorted(artifacts, key=lambda a: (a.path.suffix == ".json", a.path))
-        self.problems = list(problems)
-        """One line for each file that could not be read."""
+        self.problems = dict(problems or {})
+        """What is wrong with each file that could not be read."""
         self._by_digest: dict[str, list[Artifact]] = {}
         self._by_name: dict[str, list[Artifact]] = {}
         self._placed: dict[str, list[Artifact]] = {}
@@ -152,7 +156,9 @@ class Inventory:
         self.by_path = {artifact.path: artifact for artifact in self.artifacts}
 
     def at(self, path: Path) -> Artifact:
-        """Return the artefact at a path. Raises MissingError if it was not among those scanned."""
+        """Return the artefact at a path. Raises what reading it raised, or MissingError."""
+        if path in self.problems:
+            raise self.problems[path]
         if path not in self.by_path:
             raise MissingError(f"{path}: no such file, or none of this pipeline")
         return self.by_path[path]
@@ -193,12 +199,12 @@ class Inventory:
 def scan(*roots: Path) -> Inventory:
     """Return the inventory of folders; what cannot be read becomes a problem, not an error."""
     artifacts: list[Artifact] = []
-    problems: list[str] = []
+    problems: dict[Path, PipelineError] = {}
     for path in sorted({path for root in roots for path in artifact_files(root)}):
         try:
             artifact = read_artifact(path)
         except PipelineError as error:
-            problems += error.problems
+            problems[path] = error
             continue
         if artifact:
             artifacts.append(artifact)

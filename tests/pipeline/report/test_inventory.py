@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts import make_stamp, write_json
-from pipeline.errors import MissingError
+from pipeline.errors import ArtifactError, MissingError
 from pipeline.report.inventory import artifact_files, read_artifact, scan
 from tests.faults.kit import flip_bit
 from tests.pipeline.report.zoo import DATASET, Zoo
@@ -33,7 +33,7 @@ def test_inputs_may_be_lists_and_none(tmp_path: Path) -> None:
 
 def test_the_way_back_from_a_score_to_the_text(finished: Zoo) -> None:
     inventory = scan(finished.results, finished.folder / "data")
-    assert inventory.problems == []
+    assert inventory.problems == {}
     metrics = finished.results / f"6_evaluate/reviews_lstm/{DATASET}/pretrained_seed_7.json"
     stages = [artifact.stage for artifact in inventory.ancestors(inventory.at(metrics))]
     assert sorted(stages) == [
@@ -63,9 +63,11 @@ def test_what_cannot_be_read_is_a_problem_of_its_own(zoo: Zoo) -> None:
     path = zoo.results / "1_vocab/reviews.json"
     flip_bit(path, 5)
     inventory = scan(zoo.results)
-    assert len(inventory.problems) == 1 and str(path) in inventory.problems[0]
-    with pytest.raises(MissingError, match=r"reviews\.json"):
+    assert list(inventory.problems) == [path]
+    with pytest.raises(ArtifactError, match=r"reviews\.json"):
         inventory.at(path)
+    with pytest.raises(MissingError, match=r"other\.json: no such file"):
+        inventory.at(path.with_name("other.json"))
 
 
 def test_logs_hidden_and_temporary_files_are_no_artefacts(tmp_path: Path) -> None:

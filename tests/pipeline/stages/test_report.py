@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.artifacts import digest_file, read_json_artifact, write_json, write_text
-from tests.faults.kit import ROOT, flip_bit
+from tests.faults.kit import ROOT, flip_bit, truncate
 from tests.pipeline.report.zoo import DATASET, Zoo, report_spec
 
 RUN = f"6_evaluate/reviews_lstm/{DATASET}/pretrained_seed_7.json"
@@ -274,6 +274,16 @@ def test_damaged_records_are_refused(
 ) -> None:
     flip_bit(zoo.results / place, 11)
     assert any(str(zoo.results / place) in line for line in failure(zoo, capsys, 76))
+
+
+def test_weights_with_a_damaged_header_are_refused(
+    zoo: Zoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(zoo.results / "6_evaluate/reviews_lstm")
+    path = zoo.results / "4_average/reviews_lstm.safetensors"
+    truncate(path, 100)
+    (line,) = failure(zoo, capsys, 76)
+    assert line == f"{path}: not a safetensors file, or a truncated one"
 
 
 def test_a_manifest_of_a_newer_version_is_refused(
