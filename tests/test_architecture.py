@@ -223,6 +223,7 @@ def test_stages_are_those_of_the_command_line() -> None:
 
 def test_the_unsafe_are_found() -> None:
     """The checks above see what they look for."""
-    bad = "torch.load(p)\ntorch.load(p, weights_only=False)\neval(x)\nrun(c, shell=True)\npickle.loads"
+    bad = "torch.load(p)\ntorch.load(p, weights_only=False)\neval(x)\nrun(c, shell=True)\n"
+    bad += "pickle.loads"
     assert [line for line, _ in unsafe_calls(ast.parse(bad))] == [1, 2, 3, 4, 5]
     assert not list(unsafe_calls(ast.parse("torch.load(p, weights_only=True)\nnp.load(p)")))

@@ -3,7 +3,8 @@
     python -m tests.golden.make_uer_generations REPOSITORY OUT.json
 
 REPOSITORY: a git clone of UER-py, bare or not. The code of each generation builds small models and
-computes hidden states (it needs the package six); weights and batch come from the formulas of make_reference_parity.py.
+computes hidden states (it needs the package six); weights and batch come from the formulas of
+make_reference_parity.py.
 """
 
 import json
@@ -51,7 +52,8 @@ def options(generation: str, encoder: str, targets: list[str]) -> types.SimpleNa
         "remove_embedding_layernorm": False, "layernorm_positioning": "post",
         "layernorm": "normal", "feed_forward": "dense", "relative_position_embedding": False,
         "rotary_position_embedding": False, "remove_transformer_bias": False,
-        "remove_attention_scale": False, "parameter_sharing": False, "has_residual_attention": False,
+        "remove_attention_scale": False, "parameter_sharing": False,
+        "has_residual_attention": False,
         "factorized_embedding_parameterization": False, "hidden_act": "gelu", "decoder": None,
         "tie_weights": False, "share_embedding": False, "has_lmtarget_bias": True,
         "prefix_lm_loss": False, "pooling": "first", "data_processor": "", "target": targets,
@@ -77,7 +79,7 @@ class _Options(types.SimpleNamespace):
 
 
 def record(generation: str) -> dict[str, Any]:
-    """Return model -> {shapes, hidden} as this generation's code, which is on the path, has them."""
+    """Return model -> {shapes, hidden} as the generation's code on the path has them."""
     import torch
     from uer.model_builder import build_model
 
