@@ -17,6 +17,8 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 # oneDNN compiles a kernel for each number of rows (1 to 4 ms); multiples keep these few.
 ROW_MULTIPLE = 64
 LOGIT_ROW_MULTIPLE = 16
+# Most rows of the vocabulary's width at once: 173 MB at 21,128 tokens.
+LOGIT_ROWS = 2048
 
 
 def round_up(count: int, multiple: int) -> int:
@@ -65,39 +67,58 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _Linear.apply(rows, weight, bias).view(*x.shape[:-1], len(weight))
 
 
+def _softmax_loss(
+    hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (probabilities (rows, V), loss sum, correct); rows beyond the labels do not count."""
+    count = len(labels)
+    logits = _product(hidden, weight, bias)
+    largest = logits.amax(1)[:count]
+    given = logits[:count].gather(1, labels[:, None]).squeeze(1)
+    probabilities = logits.softmax(1)
+    # log of the sum of exponentials; the largest probability is at least 1 / V, never 0.
+    normaliser = largest - probabilities.amax(1)[:count].log()
+    return probabilities, (normaliser - given).sum(), (given >= largest).sum()
+
+
 class _CrossEntropy(torch.autograd.Function):
-    """Keeps the probabilities instead of logits, log-probabilities and their gradient."""
+    """Keeps the probabilities instead of logits, log-probabilities and their gradient.
+
+    Of many rows it takes LOGIT_ROWS at once, keeps nothing and computes them again for backward.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, count: int
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        logits = _product(hidden, weight, bias)
-        largest = logits.amax(1)[:count]
-        given = logits[:count].gather(1, labels[:, None]).squeeze(1)
-        probabilities = logits.softmax(1)
-        # log of the sum of exponentials; the largest probability is at least 1 / V, never 0.
-        normaliser = largest - probabilities.amax(1)[:count].log()
-        ctx.probabilities, ctx.count = probabilities, count
-        ctx.save_for_backward(hidden, weight, labels)
-        correct = (given >= largest).sum()
-        ctx.mark_non_differentiable(correct)
-        return (normaliser - given).sum(), correct
+        ctx.save_for_backward(hidden, weight, bias, labels)
+        ctx.kept = None
+        losses, corrects = [], []
+        for rows, own in zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True):
+            probabilities, loss, correct = _softmax_loss(rows, weight, bias, own)
+            losses.append(loss)
+            corrects.append(correct)
+            if len(labels) <= LOGIT_ROWS:
+                ctx.kept = probabilities
+        total = torch.stack(corrects).sum()
+        ctx.mark_non_differentiable(total)
+        return torch.stack(losses).sum(), total
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, labels = ctx.saved_tensors
-        gradient, ctx.probabilities = ctx.probabilities, None
-        gradient[torch.arange(ctx.count), labels] -= 1
-        gradient[ctx.count :] = 0
-        # The scale goes to the narrow sides: a pass over (N, V) or (V, D) costs more.
-        return (
-            _product(gradient, weight.t()).mul_(scale),
-            _product(gradient.t(), (hidden * scale).t()),
-            gradient.sum(0).mul_(scale),
-            None,
-            None,
-        )
+        hidden, weight, bias, labels = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, None
+        to_hidden: list[Tensor] = []
+        to_weights: list[Tensor] = []
+        for rows, own in zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True):
+            gradient = _softmax_loss(rows, weight, bias, own)[0] if kept is None else kept
+            gradient[torch.arange(len(own)), own] -= 1
+            gradient[len(own) :] = 0
+            # The scale goes to the narrow sides: a pass over (N, V) or (V, D) costs more.
+            to_hidden.append(_product(gradient, weight.t()).mul_(scale))
+            share = [_product(gradient.t(), (rows * scale).t()), gradient.sum(0).mul_(scale)]
+            to_weights = [a.add_(b) for a, b in zip(to_weights, share, strict=False)] or share
+        return torch.cat(to_hidden), *to_weights, None
 
 
 def cross_entropy(
@@ -115,7 +136,7 @@ def cross_entropy(
     count = len(hidden)
     extra = round_up(count, LOGIT_ROW_MULTIPLE) - count
     padded = functional.pad(hidden, (0, 0, 0, extra))
-    loss_sum, correct = _CrossEntropy.apply(padded, weight, bias, labels, count)
+    loss_sum, correct = _CrossEntropy.apply(padded, weight, bias, labels)
     return loss_sum, correct
 
 

@@ -62,6 +62,20 @@ def test_cross_entropy_is_torchs(count: int) -> None:
     assert close(gradients(loss, inputs), gradients(theirs, inputs))
 
 
+@pytest.mark.parametrize("count", [33, 48, 80])
+def test_cross_entropy_of_many_rows_goes_part_by_part(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, labels = leaves((count, 8), (30, 8), (30,)), torch.arange(count) * 7 % 30
+    whole, correct = cross_entropy(*inputs, labels)
+    expected = gradients(whole * 3, inputs)
+    monkeypatch.setattr(kernels, "LOGIT_ROWS", 32)
+    parts, same = cross_entropy(*inputs, labels)
+    assert parts.item() == pytest.approx(whole.item(), rel=1e-5)
+    assert correct.item() == same.item()
+    assert close(gradients(parts * 3, inputs), expected)
+
+
 def test_cross_entropy_of_nothing_is_zero() -> None:
     inputs = leaves((0, 8), (30, 8), (30,))
     loss, correct = cross_entropy(*inputs, torch.zeros(0, dtype=torch.int64))
