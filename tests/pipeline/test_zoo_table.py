@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.config import load_catalog
 from pipeline.zoo_table import zoo_table
-from tests.pipeline.test_catalog import ZOO
+from tests.pipeline.test_catalog_needs import ZOO
 
 
 @pytest.fixture
