@@ -1,4 +1,4 @@
-"""What a recipe or data set lacks, and which runs remain: on a small zoo written for the test."""
+"""What config/ says, resolved into what each stage receives."""
 
 from pathlib import Path
 from typing import Any
@@ -6,132 +6,175 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.catalog import Catalog
+from pipeline.catalog import Catalog, Run
 from pipeline.config import load_catalog
+from pipeline.spec import FinetuneSpec, InstancesSpec, PretrainSpec, VocabSpec, validate
 
-DIGEST = "0" * 64
-SPLIT = {"train": 0.8, "dev": 0.1, "test": 0.1}
-TRAINING: dict[str, Any] = {
-    "architecture": "tiny",
-    "targets": ["lm"],
-    "optimization": {"total_steps": 4, "checkpoint_steps": 2, "batch_size": 8},
-}
-ZOO: dict[str, Any] = {
-    "config": {"recipes": ["general"], "datasets": ["public", "private"]},
-    "corpora/news": {"sources": [{"path": "news.txt"}], "needs": "news.txt, one text a line"},
-    "corpora/task": {"sources": [{"dataset": "private", "part": "train"}]},
-    "datasets/public": {
+ROOT = Path(__file__).parents[2]
+FILES: dict[str, dict[str, Any]] = {
+    "config": {"recipes": ["small"], "datasets": ["reviews"]},
+    "corpora/text": {"sources": [{"path": "text.txt"}], "description": "Text"},
+    "datasets/reviews": {
         "task": "classify",
-        "split": {
-            "sources": [
-                {"url": "https://example.org/a.tsv", "path": "a.tsv", "sha256": DIGEST, "label": 0}
-            ],
-            "shares": SPLIT,
-        },
+        "licence": "none",
+        "files": {part: {"path": f"{part}.tsv"} for part in ("train", "dev", "test")},
+        "finetune": {"epochs": 2, "learning_rate": 1e-3, "seeds": [1, 2]},
     },
-    "datasets/private": {
-        "task": "classify",
-        "files": {"train": {"path": "p/train.tsv"}, "test": {"path": "p/test.tsv"}},
-        "split": {"shares": {"train": 0.9, "dev": 0.1}},
+    "vocabularies/text": {"tokenizer": "char", "built": {"corpora": ["text"], "size": 100}},
+    "vocabularies/published": {"imported": {"path": "vocab.txt"}},
+    "instances/lines": {
+        "kind": "lines",
+        "corpora": ["text"],
+        "vocabulary": "text",
+        "long_documents": "truncate",
+        "jobs": 1,
+        "shards": 3,
     },
-    "vocabularies/words": {
-        "imported": {"url": "https://example.org/v.txt", "sha256": DIGEST},
-    },
-    "instances/news": {"kind": "lines", "corpora": ["news"], "vocabulary": "words"},
-    "instances/task": {"kind": "lines", "corpora": ["task"], "vocabulary": "words"},
-    "architectures/tiny": {"embedding": "word", "encoder": {"name": "lstm", "hidden_size": 8}},
-    "zoo/general": {"instances": "news", **TRAINING},
-    "zoo/special": {"instances": "task", "initial": "general", **TRAINING},
-    "zoo/foreign": {
-        "architecture": "tiny",
-        "vocabulary": "words",
-        "imported": {"converter": "huggingface", "source": {"path": "models/foreign"}},
-        "needs": "folder models/foreign",
+    "architectures/lstm": {"embedding": "word", "encoder": {"name": "lstm", "hidden_size": 8}},
+    "zoo/small": {
+        "instances": "lines",
+        "architecture": "lstm",
+        "targets": ["lm"],
+        "optimization": {"total_steps": 20, "checkpoint_steps": 5},
+        "average": {"last": 2},
+        "finetune": {"epochs": 5},
     },
     "zoo/random": {
-        "architecture": "tiny",
-        "vocabulary": "words",
-        "datasets": ["private"],
-        "finetune": {"starts": ["random"], "seeds": [1, 2]},
+        "architecture": "lstm",
+        "vocabulary": "published",
+        "finetune": {"starts": ["random"]},
     },
 }
-NEWS = "news.txt, one text a line"
-PRIVATE = "p/train.tsv, p/test.tsv in the mirror"
+LSTM = {"embedding": {"name": "word"}, "encoder": {"name": "lstm", "hidden_size": 8}}
+
+
+def build(folder: Path, **changes: dict[str, Any]) -> Catalog:
+    """Return the catalog of FILES with some of them replaced."""
+    for name, values in {**FILES, **changes}.items():
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return load_catalog(folder)
 
 
 @pytest.fixture
-def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
-    for name, section in ZOO.items():
-        path = tmp_path / "config" / f"{name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(section))
-    monkeypatch.chdir(tmp_path)
-    return load_catalog(Path("config"), {"mirror": "mirror"})
+def catalog(tmp_path: Path) -> Catalog:
+    return build(tmp_path / "config")
 
 
-def supply(*names: str, root: str = "mirror") -> None:
-    """Put empty files where a user would."""
-    for name in names:
-        path = Path(root, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+def test_fetch_receives_nothing_that_is_for_people(catalog: Catalog) -> None:
+    assert catalog.corpus_spec("text") == {"sources": [{"path": "text.txt"}]}
+    assert set(catalog.dataset_spec("reviews")) == {"task", "files"}
 
 
-def test_without_files(catalog: Catalog):
-    assert catalog.unavailable("general") == NEWS
-    assert catalog.unavailable("special") == f"{PRIVATE}; {NEWS}"
-    assert catalog.unavailable("foreign") == "folder models/foreign"
-    assert catalog.unavailable("random") == PRIVATE
-    assert (catalog.lacking("public"), catalog.lacking("private")) == ("", PRIVATE)
+def test_vocab_receives_its_own_settings(catalog: Catalog) -> None:
+    assert catalog.vocab_spec("text") == {"tokenizer": "char", "size": 100}
+    assert catalog.vocab_spec("published") == {}
+    assert catalog.vocabulary_source("published") == {"path": "vocab.txt"}
 
 
-def test_needs_are_told_whether_or_not_the_files_are_there(catalog: Catalog):
-    supply("news.txt")
-    assert catalog.needs("general") == catalog.needs("special") == [NEWS]
-    assert catalog.needs("foreign") == ["folder models/foreign"]
-    assert catalog.needs("random") == []
+def test_instances_receive_how_the_vocabulary_cuts(catalog: Catalog) -> None:
+    assert catalog.instances_spec("lines") == {
+        "kind": "lines",
+        "tokenizer": "char",
+        "shards": 3,
+        "long_documents": "truncate",
+    }
 
 
-def test_a_file_in_the_mirror_or_here_is_enough(catalog: Catalog):
-    supply("news.txt")
-    supply("p/train.tsv", "p/test.tsv", root=".")
-    supply("models/foreign/config.json")
-    assert [catalog.unavailable(name) for name in catalog.zoo] == [""] * 4
-    assert catalog.place("news.txt") == Path("mirror/news.txt")
-    assert catalog.place("p/train.tsv") == Path("p/train.tsv")
+def test_pretrain_receives_content_for_names(catalog: Catalog) -> None:
+    assert catalog.pretrain_spec("small") == {
+        "architecture": LSTM,
+        "targets": [{"name": "lm"}],
+        "optimization": {"total_steps": 20, "checkpoint_steps": 5},
+    }
 
 
-def test_the_mirror_comes_before_what_is_here(catalog: Catalog):
-    supply("news.txt")
-    supply("news.txt", root=".")
-    assert catalog.place("news.txt") == Path("mirror/news.txt")
+def test_a_recipe_wins_over_the_data_set(catalog: Catalog) -> None:
+    spec = catalog.finetune_spec("small", "reviews", "random", 2)
+    assert spec == {
+        "architecture": LSTM,
+        "task": {"name": "classify"},
+        "epochs": 5,
+        "learning_rate": 1e-3,
+        "tokenizer": "char",
+        "seed": 2,
+    }
+    assert "architecture" not in catalog.finetune_spec("small", "reviews", "pretrained", 2)
 
 
-def test_without_setting_the_mirror_is_that_of_fetch(
-    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
-):
-    plain = load_catalog(Path("config"))
-    supply("news.txt", root="data/mirror")
-    assert plain.unavailable("general") == ""
-    monkeypatch.setenv("PIPELINE_MIRROR", "elsewhere")
-    assert plain.unavailable("general") == NEWS
-    supply("news.txt", root="elsewhere")
-    assert plain.unavailable("general") == ""
+def test_seeds_of_the_main_file_win_over_all(tmp_path: Path) -> None:
+    own = build(tmp_path / "own")
+    assert own.runs("small") == [
+        Run("small", "reviews", start, seed)  # type: ignore[arg-type]
+        for start in ("pretrained", "random")
+        for seed in (1, 2)
+    ]
+    main = {**FILES["config"], "seeds": [9]}
+    assert {run.seed for run in build(tmp_path / "main", config=main).runs("small")} == {9}
 
 
-def test_one_missing_part_is_named_alone(catalog: Catalog):
-    supply("p/train.tsv")
-    assert catalog.lacking("private") == "p/test.tsv in the mirror"
+def test_a_recipe_without_weights_of_its_own(catalog: Catalog) -> None:
+    assert [run.start for run in catalog.runs("random")] == ["random", "random"]
+    assert catalog.vocabulary_of("random") == "published"
+    assert not catalog.zoo["random"].is_trained
 
 
-def test_runs_remain_on_the_data_sets_that_can_be_had(catalog: Catalog):
-    supply("news.txt")
-    assert catalog.unavailable("general") == ""
-    assert {run.dataset for run in catalog.runs("general")} == {"public", "private"}
-    assert {run.dataset for run in catalog.available_runs("general")} == {"public"}
-    assert catalog.available_runs("random") == []
-    assert len(catalog.runs("random")) == 2
+def test_which_checkpoints_are_kept(catalog: Catalog) -> None:
+    recipe = catalog.zoo["small"]
+    assert (recipe.passing_steps, recipe.averaged_steps) == ([5, 10], [15, 20])
 
 
-def test_what_is_for_people_reaches_no_stage(catalog: Catalog):
-    assert catalog.corpus_spec("news") == {"sources": [{"path": "news.txt"}]}
+def test_equal_sense_is_equal_settings(tmp_path: Path) -> None:
+    """Defaults written out, a component in its long form, text for people."""
+    plain = build(tmp_path / "plain")
+    recipe = {
+        **FILES["zoo/small"],
+        "description": "For people",
+        "targets": [{"name": "lm"}],
+        "optimization": {"total_steps": 20, "checkpoint_steps": 5, "seed": 7, "warmup": 0.1},
+    }
+    wordy = build(tmp_path / "wordy", **{"zoo/small": recipe})
+    assert wordy.pretrain_spec("small") == plain.pretrain_spec("small")
+    assert wordy.digest(["small"]) == plain.digest(["small"])
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "key", "value"),
+    [
+        ("zoo/small", "optimization", "learning_rate", 2e-3),
+        ("zoo/small", "finetune", "epochs", 6),
+        ("datasets/reviews", "finetune", "learning_rate", 2e-3),
+        ("instances/lines", None, "seq_length", 64),
+        ("vocabularies/text", "built", "size", 99),
+        ("architectures/lstm", "encoder", "hidden_size", 9),
+    ],
+)
+def test_the_digest_sees_every_setting(
+    tmp_path: Path, name: str, section: str | None, key: str, value: object
+) -> None:
+    before = build(tmp_path / "before").digest(["small"])
+    changed = yaml.safe_load(yaml.safe_dump(FILES[name]))
+    (changed[section] if section else changed).update({key: value})
+    if section == "encoder":
+        changed["encoder"]["name"] = "lstm"
+    assert build(tmp_path / "after", **{name: changed}).digest(["small"]) != before
+
+
+def test_the_report_receives_every_run(catalog: Catalog) -> None:
+    spec = catalog.report_spec(["small"])
+    assert spec["recipes"][0]["scores"] == [
+        {"dataset": "reviews", "starts": ["pretrained", "random"], "seeds": [1, 2]}
+    ]
+    assert spec["recipes"][0]["steps"] == [5, 10, 15, 20]
+
+
+def test_what_the_shipped_recipes_resolve_to_is_what_stages_accept() -> None:
+    catalog = load_catalog(ROOT / "config")
+    for name, recipe in catalog.zoo.items():
+        validate(VocabSpec, catalog.vocab_spec(catalog.vocabulary_of(name)), name)
+        if recipe.instances:
+            validate(InstancesSpec, catalog.instances_spec(recipe.instances), name)
+            validate(PretrainSpec, catalog.pretrain_spec(name), name)
+        for run in catalog.runs(name):
+            validate(FinetuneSpec, catalog.finetune_spec(*run), name)
