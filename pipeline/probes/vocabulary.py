@@ -15,6 +15,7 @@ from pipeline.model import INITIAL_DEVIATION, outline_model
 from pipeline.probes import Output, Probe
 from pipeline.registry import PROBES, ComponentConfig
 from pipeline.spec import ArchitectureSpec, Component
+from pipeline.subencoders import TABLE
 from pipeline.text.order import uniform
 from pipeline.text.vocabulary import Vocabulary, read_vocabulary
 from pipeline.training.checkpoint import load_tensors, model_file, require_vocabulary
@@ -59,6 +60,21 @@ def adapt_rows(name: str, tensor: Tensor, old: Vocabulary, new: Vocabulary, seed
     if places:
         tokens = [new.tokens[place] for place in places]
         rows[places] = _initial_rows(name, tokens, tensor[0], seed).to(tensor.dtype)
+    return rows
+
+
+def adapt_characters(table: Tensor, old: Vocabulary, new: Vocabulary) -> Tensor:
+    """Return a subencoder's table of the characters of each token, for the new vocabulary.
+
+    table: (V, S), 0 behind the last character. Characters that no old token has are left out.
+    """
+    ids: dict[str, int] = {}
+    for token, row in zip(old.tokens, table.tolist(), strict=True):
+        ids.update((character, i) for character, i in zip(token, row, strict=False) if i)
+    rows = torch.zeros(len(new.tokens), table.shape[1], dtype=table.dtype)
+    for number, token in enumerate(new.tokens):
+        known = [ids[character] for character in token if character in ids][: table.shape[1]]
+        rows[number, : len(known)] = torch.tensor(known, dtype=table.dtype)
     return rows
 
 
@@ -114,6 +130,8 @@ class VocabularyProbe(Probe):
         require_vocabulary(metadata, first.digest, str(request.model))
         for name in token_tensors(metadata):
             tensors[name] = adapt_rows(name, tensors[name], first, second, self.config.seed)
+        if TABLE in tensors:
+            tensors[TABLE] = adapt_characters(tensors[TABLE], first, second)
         output.write_model(tensors, self._metadata(metadata, second), second)
         return figures
 

@@ -10,6 +10,7 @@ from pipeline.artifacts import make_stamp
 from pipeline.model import build_model, initialize
 from pipeline.probes import Request
 from pipeline.spec import ArchitectureSpec, Component
+from pipeline.subencoders import spell
 from pipeline.text.vocabulary import read_vocabulary
 from pipeline.training.checkpoint import save_tensors
 from pipeline.training.pretrained import PretrainedModel, open_pretrained
@@ -48,6 +49,7 @@ def write_model(
     embedding: dict[str, Any] = BERT,
     tokenizer: str = "bert",
     scale: float = 8.0,
+    subencoder: str | None = None,
     **metadata: Any,
 ) -> Path:
     """Write `folder`/model.safetensors for the vocabulary there, made first if it is missing.
@@ -56,8 +58,12 @@ def write_model(
     """
     vocab = folder / "vocab.txt"
     vocabulary = read_vocabulary(vocab if vocab.exists() else write_vocabulary(folder))
-    architecture = ArchitectureSpec.model_validate({"embedding": embedding, "encoder": encoder})
-    model = build_model(architecture, vocabulary.token_ids, [Component(name=target)])
+    parts = {"embedding": embedding, "encoder": encoder, "subencoder": subencoder}
+    architecture = ArchitectureSpec.model_validate({k: v for k, v in parts.items() if v})
+    characters = spell(vocabulary) if subencoder else None
+    model = build_model(
+        architecture, vocabulary.token_ids, [Component(name=target)], characters=characters
+    )
     initialize(model, 7)
     with torch.no_grad():
         for parameter in model.parameters():
