@@ -213,9 +213,9 @@ class ForeignConverter(Converter):
         homeless = []
         for name, tensor in model.tensors.items():
             place = self.place(name, model.metadata)
-            if place is None:
+            if place is None and name != SEEN:
                 homeless.append(name)
-            else:
+            elif place is not None:
                 packed[place.name] = place.pack(tensor).contiguous()
         if homeless:
             model.notes.append(f"{self.name} has no place for {', '.join(homeless)}: left out")
