@@ -2,7 +2,7 @@
 
 Speed and memory come from a rehearsal: a few seconds of the trainer's own steps on this machine.
 RECIPE may be `zoo`: all of config/zoo. With --tokens-per-second, of a device that is not at hand,
-nothing is rehearsed.
+nothing is rehearsed, and every model is taken to run at that speed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pipeline.catalog import Catalog
 from pipeline.config import load_catalog
 from pipeline.spec import FinetuneSpec, PretrainSpec
 from pipeline.stages.check import chosen_recipes, outline_recipe, vocab_size
-from pipeline.stages.planning import Plan, Speed, StageCost, Texts
+from pipeline.stages.planning import Plan, Speed, StageCost, Texts, add_up
 
 REHEARSAL_SECONDS = 3.0
 
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--data", type=Path, default=Path("data"), help="where texts are fetched")
     parser.add_argument("--tokens-per-second", type=float, help="of the device, all ranks together")
+    parser.add_argument("--devices", type=int, default=0, help="how many make that speed together")
     parser.add_argument("--out", type=Path, help="the plan, a JSON file")
 
 
@@ -52,7 +53,10 @@ def run(args: argparse.Namespace) -> None:
         speeds, ranks = _speeds(catalog, plan, args.tokens_per_second)
         plans[name] = list(plan.costs(*speeds, ranks))
         console.print(_title(plan, speeds[0], ranks))
-        console.print(_table(plans[name]))
+        console.print(_table(plans[name], args.devices))
+    if len(plans) > 1:
+        console.print(f"{len(plans)} recipes together; files that several of them use count once")
+        console.print(_table(add_up(catalog, plans), args.devices))
     if args.out:
         stamp = make_stamp("plan", {"recipes": list(plans)}, {})
         costs = {name: [asdict(cost) for cost in plan] for name, plan in plans.items()}
@@ -113,9 +117,10 @@ def _title(plan: Plan, speed: Speed, ranks: int) -> str:
     )
 
 
-def _table(costs: list[StageCost]) -> Table:
+def _table(costs: list[StageCost], devices: int) -> Table:
     table = Table(box=None)
-    for column in ("stage", "jobs", "tokens", "time", "memory", "disk"):
+    columns = ["stage", "jobs", "tokens", "time", "memory", "disk"]
+    for column in columns + ["device-hours"] * bool(devices):
         table.add_column(column, justify="left" if column == "stage" else "right")
     seconds, disk = sum(cost.seconds for cost in costs), sum(cost.disk_bytes for cost in costs)
     total = StageCost(
@@ -130,6 +135,7 @@ def _table(costs: list[StageCost]) -> Table:
             _duration(cost.seconds),
             _bytes(cost.memory_bytes),
             _bytes(cost.disk_bytes),
+            *[f"{cost.seconds * devices / 3600:,.1f}"] * bool(devices),
         )
     return table
 

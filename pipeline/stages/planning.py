@@ -1,7 +1,7 @@
 """What recipes will take: sizes of text known so far, and what each stage makes of them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,6 +197,26 @@ class Plan:
             seconds = scored / speed.tokens_per_second / 3 + JOB_SECONDS * len(runs)
             yield StageCost("evaluate", len(runs), scored, seconds, speed.peak_bytes, 1 << 20)
         yield StageCost("report", 1, 0, JOB_SECONDS, 300 << 20, 2 << 20)
+
+
+def add_up(catalog: Catalog, plans: Mapping[str, Sequence[StageCost]]) -> list[StageCost]:
+    """Return the stages of several recipes together; what they share is made once."""
+    made: dict[tuple[str, str | None], StageCost] = {}
+    for recipe, costs in plans.items():
+        shared = {
+            "vocab": catalog.vocabulary_of(recipe),
+            "instances": catalog.zoo[recipe].instances,
+            "report": "",
+        }
+        made |= {(cost.stage, shared.get(cost.stage, recipe)): cost for cost in costs}
+    total = []
+    for stage in dict.fromkeys(stage for stage, _ in made):
+        own = [cost for (other, _), cost in made.items() if other == stage]
+        jobs, tokens = sum(cost.jobs for cost in own), sum(cost.tokens for cost in own)
+        seconds, disk = sum(cost.seconds for cost in own), sum(cost.disk_bytes for cost in own)
+        memory = max(cost.memory_bytes for cost in own)
+        total.append(StageCost(stage, jobs, tokens, seconds, memory, disk))
+    return total
 
 
 def _seen(spec: dict[str, Any], size: TextSize | None, most: int | None) -> int:
