@@ -60,3 +60,9 @@ def test_exit_codes_are_those_of_the_errors():
     codes = {kind.exit_code for kind in PipelineError.__subclasses__()}
     told = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
     assert told == codes | {0, *range(7)}  # the floors stand in a table of numbers too
+
+
+def test_the_table_of_combinations_is_the_models():
+    from pipeline.model import combinations_table
+
+    assert combinations_table().strip() in README
