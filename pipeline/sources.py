@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.spec import ComponentField, Name, Settings, Share
+from pipeline.spec import ComponentField, CorpusFormat, Name, Settings, Share
 
-CorpusFormat = Literal["lines", "documents", "labelled", "parallel"]
 Part = Literal["train", "dev", "test"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PARTS: tuple[Part, ...] = ("train", "dev", "test")

@@ -23,6 +23,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Tokenizer = Literal["bert", "char", "space", "word"]
+CorpusFormat = Literal["lines", "documents", "labelled", "parallel"]
 Reference = Literal["none", "uer-2020"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 
 from pipeline.registry import ComponentConfig
-from pipeline.sources import CorpusFormat
+from pipeline.spec import CorpusFormat
 from pipeline.text.corpus import BLOCK_BYTES, Block, Corpus
 from pipeline.text.ledger import Ledger
 from pipeline.text.manifest import ColumnType

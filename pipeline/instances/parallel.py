@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.instances import InstanceKind, Table
 from pipeline.registry import INSTANCES
-from pipeline.sources import CorpusFormat
+from pipeline.spec import CorpusFormat
 from pipeline.text.corpus import Block
 from pipeline.text.fields import iter_fields, parallel_problem
 from pipeline.text.inputs import keep_first

@@ -13,8 +13,7 @@ from pydantic import Field
 from pipeline.errors import ConfigError
 from pipeline.instances import BuildSettings, InstanceKind, Table, choose_held_out
 from pipeline.registry import INSTANCES, ComponentConfig
-from pipeline.sources import CorpusFormat
-from pipeline.spec import Share
+from pipeline.spec import CorpusFormat, Share
 from pipeline.text.corpus import Block
 from pipeline.text.inputs import cut_pairs, join_pieces
 from pipeline.text.ledger import Ledger

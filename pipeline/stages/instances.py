@@ -7,6 +7,7 @@ are kept.
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ from pipeline.text.shards import ShardWriter, arrow_schema
 from pipeline.text.tokenizers import build_tokenizer
 from pipeline.text.vocabulary import SPECIAL_TOKENS, Vocabulary, read_vocabulary
 from pipeline.text.workers import iter_parallel
+
+_QUIET_SECONDS = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -176,13 +179,15 @@ def _nothing_left_behind(build: _Build, shards: list[int]) -> Iterator[None]:
 
 
 def _build_shards(build: _Build, shards: list[int], processes: int) -> None:
-    beat = None
+    """Build shards and say how far it is, unless it is quickly done."""
+    began, beat = time.monotonic(), None
     for done, _ in enumerate(iter_parallel(partial(_build_shard, build), shards, processes), 1):
-        if beat is None:  # the import is paid for while workers work
-            from pipeline.stages.progress import Heartbeat
+        if beat is None and (sys.stderr.isatty() or time.monotonic() - began > _QUIET_SECONDS):
+            from pipeline.stages.progress import Heartbeat  # loads more than a short run does
 
             beat = Heartbeat("instances", len(shards))
-        beat.step(done, {})
+        if beat:
+            beat.step(done, {})
 
 
 def _build_shard(build: _Build, shard: int) -> None:
