@@ -52,16 +52,19 @@ def run(args: argparse.Namespace) -> None:
     model = reader.read(args.source, args.vocab, spec)
     compared = _compare(reader, args.source, model)
     if not model.recorded:
-        _require_alike(compared, args.source)
-    settings = {"from": reader.name, "to": writer.name, **_stated(spec)}
+        require_alike(compared, args.source)
+    stated = spec.model_dump(mode="json", exclude_defaults=True)
+    settings = {"from": reader.name, "to": writer.name, **stated, **_kept(model)}
     with published_folder(args.out, writer.weights) as folder:
         _write(model, writer, folder, settings, compared)
     for line in [*model.notes, *_figures(compared)]:
         print(f"convert: {line}", file=sys.stderr)
 
 
-def _stated(spec: ConvertSpec) -> dict[str, Any]:
-    return spec.model_dump(mode="json", exclude_defaults=True)
+def _kept(model: "PortableModel") -> dict[str, Any]:
+    """Return what later stages ask of a fine-tuned model's stamp."""
+    settings = model.metadata.get("stamp", {}).get("settings", {})
+    return {key: settings[key] for key in ("precision", "bad_rows") if key in settings}
 
 
 def _compare(converter: "Converter", folder: Path, model: "PortableModel") -> dict[str, Any]:
@@ -78,7 +81,8 @@ def _compare(converter: "Converter", folder: Path, model: "PortableModel") -> di
     return {converter.name: largest_differences(run_model(network, batch), theirs, batch)}
 
 
-def _require_alike(compared: Mapping[str, Any], source: Path) -> None:
+def require_alike(compared: Mapping[str, Any], source: Path) -> None:
+    """Raise ConfigError if another program computes other hidden states from the source."""
     for name, differences in compared.items():
         if isinstance(differences, Mapping) and not differences["hidden"] <= TOLERANCE:
             raise ConfigError(

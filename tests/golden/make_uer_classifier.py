@@ -21,7 +21,7 @@ import torch
 from pipeline.converters.uer import FIXED_IDS
 from pipeline.model import build_model
 from pipeline.registry import CONVERTERS, TASKS
-from pipeline.spec import ArchitectureSpec
+from pipeline.spec import ArchitectureSpec, Reference
 from pipeline.tasks import TaskSettings
 from pipeline.text.vocabulary import SPECIAL_TOKENS, read_vocabulary
 from pipeline.training.checkpoint import save_tensors
@@ -70,9 +70,14 @@ def write_data(folder: Path) -> None:
     (folder / "vocab.txt").write_text(text, encoding="utf-8")
 
 
-def write_model(folder: Path, case: str) -> Path:
-    """Write a fine-tuned model in our format, of the preset, with the weights of the formula."""
-    encoder, pooling, _ = CASES[case]
+def write_model(
+    folder: Path, case: str, pooling: str = "", reference: Reference = "uer-2020"
+) -> Path:
+    """Write a fine-tuned model in our format with the weights of the formula.
+
+    pooling: absent, that of the case.
+    """
+    encoder, pooling = CASES[case][0], pooling or CASES[case][1]
     vocabulary = read_vocabulary(folder / "vocab.txt")
     network = {"embedding": {"name": "bert", "dropout": 0.1}, "encoder": encoder}
     architecture = ArchitectureSpec.model_validate(network)
@@ -83,10 +88,10 @@ def write_model(folder: Path, case: str) -> Path:
         labels=("0", "1"),
         label_counts=(ROWS // 2, ROWS // 2),
         pooling=pooling,  # type: ignore[arg-type]
-        reference="uer-2020",
+        reference=reference,
     )
     task = task_class(config, settings)
-    model = build_model(architecture, vocabulary.token_ids, [], "uer-2020")
+    model = build_model(architecture, vocabulary.token_ids, [], reference)
     model.add_module("head", task.build_head(SIZE))
     metadata = {
         "stamp": {"stage": "finetune", "format": 1, "settings": {"precision": "fp32"}},

