@@ -5,17 +5,15 @@ header or JSON lines, in the columns of the model's task; labels that stand ther
 """
 
 import argparse
-import contextlib
 import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pipeline.artifacts import atomic_path
 from pipeline.spec import EvaluateSpec, load_spec
-from pipeline.stages.predictions import json_lines, tab_lines
+from pipeline.stages.predictions import STANDARD, json_lines, published_output, tab_lines
 from pipeline.text.tables import RowLedger, is_json_lines, standard_input
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 # Enough rows to batch by length; what memory holds at a time.
 CHUNK_ROWS = 1024
-STANDARD = Path("-")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +53,9 @@ def run(args: argparse.Namespace) -> None:
     ledger = RowLedger(where, spec.bad_rows or model.metadata["stamp"]["settings"]["bad_rows"])
     examples = model.task.iter_examples(source, ledger, "ignored", as_json)
     rows = _predict(model, examples, ledger)
-    with _output(args.out) as file:
+    with published_output(args.out) as file:
         for chunk in _chunks(json_lines(rows) if as_json else tab_lines(rows)):
-            file.writelines(chunk)
+            file.writelines(line.encode() for line in chunk)
             file.flush()
     told = ", ".join(f"{count} {reason}" for reason, count in ledger.skipped.items())
     counts = f"predict: {ledger.used} of {ledger.rows} rows; {told}"
@@ -82,15 +79,3 @@ def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(items)
     while chunk := list(itertools.islice(iterator, CHUNK_ROWS)):
         yield chunk
-
-
-@contextlib.contextmanager
-def _output(path: Path) -> Iterator[TextIO]:
-    """Give a UTF-8 file to write: standard output, or one that is published when all went well."""
-    if path == STANDARD:
-        # Whatever the locale says: the lines are data.
-        sys.stdout.reconfigure(encoding="utf-8", newline="")  # type: ignore[union-attr]
-        yield sys.stdout
-        return
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        yield file

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pipeline.artifacts import atomic_path, write_json
+from pipeline.artifacts import write_json
 from pipeline.errors import UsageError
 from pipeline.registry import PROBES
 from pipeline.spec import load_spec
@@ -23,14 +23,12 @@ from pipeline.stages.model_directory import (
     published_folder,
     require_free,
 )
-from pipeline.stages.predictions import json_lines, tab_lines
+from pipeline.stages.predictions import STANDARD, json_lines, published_output, tab_lines
 from pipeline.text.tables import is_json_lines
 from pipeline.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-STANDARD = Path("-")
 
 
 class _ProbeHelp(argparse.Action):
@@ -141,7 +139,4 @@ class _Output:
 
     def open_binary(self) -> BinaryIO:
         """Return a file to write to; the output that appears when all went well."""
-        if self.path is None:
-            return sys.stdout.buffer
-        temporary = self._published.enter_context(atomic_path(self.path))
-        return self._published.enter_context(temporary.open("wb"))
+        return self._published.enter_context(published_output(self.path or STANDARD))
