@@ -21,6 +21,7 @@ from pipeline.recipes import (
 from pipeline.sources import DEFAULT_MIRROR, PARTS, CorpusSpec, DatasetSpec, Source
 from pipeline.spec import (
     ArchitectureSpec,
+    ConvertSpec,
     FinetuneSpec,
     InstancesSpec,
     PretrainSpec,
@@ -89,6 +90,16 @@ class Catalog:
             "reference": section.reference,
         }
         return content(PretrainSpec.model_validate(values))
+
+    def convert_spec(self, recipe: str) -> dict[str, Any]:
+        """Return what `convert` receives: what a model from elsewhere must be, or cannot say."""
+        section = self.zoo[recipe]
+        values = {
+            "architecture": self.architectures[section.architecture],
+            "reference": section.reference,
+            **self._cutting(self.vocabulary_of(recipe)),
+        }
+        return content(ConvertSpec.model_validate(values))
 
     def finetune_spec(
         self, recipe: str, dataset: str, start: str, seed: int | str

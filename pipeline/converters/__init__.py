@@ -142,5 +142,6 @@ def require_as_stated(metadata: Mapping[str, Any], spec: ConvertSpec, where: str
     """Raise ConfigError if a spec states otherwise what a model says of itself."""
     stated = spec.model_dump(mode="json", exclude_unset=True, exclude={"ignore"})
     stated = {key: value for key, value in stated.items() if value is not None}
-    if different := first_difference(stated, {key: metadata.get(key) for key in stated}):
+    found = {"reference": "none", **metadata}
+    if different := first_difference(stated, {key: found.get(key) for key in stated}):
         raise ConfigError(f"{where}: made with other settings than the spec's: {different}")

@@ -84,12 +84,9 @@ rule convert:
         ),
     params:
         format=lambda wildcards: CATALOG.zoo[wildcards.recipe].imported.converter,
-        vocab=lambda wildcards, input: (
-            ["--vocab", input.vocab]
-            if CATALOG.zoo[wildcards.recipe].imported.converter == "uer"
-            else []
-        ),
+        spec=spec(CATALOG.convert_spec, "recipe"),
         out=subpath(output.model, parent=True),
     shell:
-        "exec python -m pipeline convert --from {params.format:q} --to native"
-        " --in {resources.source:q} {params.vocab:q} --out {params.out:q} > {log:q} 2>&1"
+        "exec python -m pipeline convert --spec {params.spec:q} --from {params.format:q}"
+        " --to native --in {resources.source:q} --vocab {input.vocab:q} --out {params.out:q}"
+        " > {log:q} 2>&1"
