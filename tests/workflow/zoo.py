@@ -1,5 +1,6 @@
 """A tiny zoo in a folder of its own, and the workflow on it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,20 +96,28 @@ class Zoo:
         section[last] = value
         self.write(name, values)
 
-    def snakemake(self, *arguments: str, check: bool = True) -> str:
+    def snakemake(self, *arguments: str, check: bool = True, **environment: str) -> str:
         """Run Snakemake on the folder; return what it printed."""
-        command = [str(SNAKEMAKE), "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
-        command += ["--directory", str(self.folder), *arguments]
-        done = subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, timeout=500, check=False
-        )
-        output = done.stdout + done.stderr
-        assert not check or done.returncode == 0, f"{output}\n{self.logs()}"
+        process = self.start(*arguments, **environment)
+        output = process.communicate(timeout=500)[0]
+        assert not check or process.returncode == 0, f"{output}\n{self.logs()}"
         return output
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        """Start Snakemake on the folder."""
+        command = [str(SNAKEMAKE), "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+        return subprocess.Popen(
+            [*command, "--directory", str(self.folder), *arguments],
+            cwd=self.folder,
+            env={**os.environ, **environment},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Return rule -> number of jobs that Snakemake would run."""
-        return job_counts(self.snakemake("--dry-run", "--quiet", "host", *arguments))
+        return job_counts(self.snakemake(*arguments, "--dry-run", "--quiet", "host"))
 
     def run(self, *arguments: str) -> dict[str, int]:
         """Run the workflow; return rule -> number of jobs that ran."""
