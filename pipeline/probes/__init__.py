@@ -27,7 +27,6 @@ from pipeline.training.pretrained import PretrainedModel, open_pretrained
 
 WINDOW_LINES = 1024
 
-
 Layer = Annotated[int, Field(ge=0)] | Literal["last"]
 
 

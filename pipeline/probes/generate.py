@@ -123,7 +123,8 @@ class Generator:
         self.opened, self.config = opened, config
         self.target = opened.target("lm")
         self.special_tokens = opened.wants_special_tokens(config.special_tokens)
-        self.stop = torch.tensor(self._ids("stop", config.stop), device=opened.device)
+        stop = self._ids("stop", config.stop)
+        self.stop = torch.tensor(stop, dtype=torch.int64, device=opened.device)
         self.forbidden = self._ids("forbidden", config.forbidden)
         self.cached = config.cache and hasattr(opened.model.encoder, "step")
 
@@ -149,21 +150,25 @@ class Generator:
 
         numbers: (B,) int64, what the draws of a prompt depend on besides seed and sample.
         """
-        samples, count = self.config.samples, len(prompts) * self.config.samples
-        draws = uniform(
-            self.config.seed,
-            name_counter("generate"),
-            np.repeat(numbers, samples)[:, None],
-            np.arange(count)[:, None] % samples,
-            np.arange(self.config.new_tokens)[None, :],
-        )
+        samples = self.config.samples
         found: dict[int, Continuation] = {}
         order = np.argsort(np.repeat(prompts.lengths, samples), kind="stable")
-        for start in range(0, count, PROMPTS_AT_ONCE):
+        for start in range(0, len(order), PROMPTS_AT_ONCE):
             part = order[start : start + PROMPTS_AT_ONCE]
-            grown = self._grow(prompts.take(part // samples), draws[part])
+            rows = part // samples
+            grown = self._grow(prompts.take(rows), self._draws(numbers[rows], part % samples))
             found.update(zip(part.tolist(), grown, strict=True))
-        yield from (found[number] for number in range(count))
+        yield from (found[number] for number in range(len(order)))
+
+    def _draws(self, numbers: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """Return (B, new_tokens) float64 in [0, 1), for the numbers of prompts and samples."""
+        return uniform(
+            self.config.seed,
+            name_counter("generate"),
+            numbers[:, None],
+            samples[:, None],
+            np.arange(self.config.new_tokens)[None, :],
+        )
 
     @torch.no_grad()
     def _grow(self, prompts: Ragged, draws: np.ndarray) -> list[Continuation]:

@@ -16,7 +16,7 @@ from pipeline.probes.cloze import (
     hide_tokens,
     read_gaps,
 )
-from tests.pipeline.probes.tiny import CHARACTERS, open_model, request, write_model
+from tests.pipeline.probes.tiny import CHARACTERS, KeptRows, open_model, request, write_model
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +126,10 @@ def test_commonest_tokens_by_hand(opened, tmp_path):
     assert found == set(ids_of(opened, "的", "是"))
 
 
-class Kept:
-    """An output that keeps its rows."""
-
-    path = None
-
-    def write_rows(self, rows):
-        self.rows = list(rows)
-
-
 def run(folder, text, **options):
     source = folder / "in.txt"
     source.write_text(text, encoding="utf-8")
-    output = Kept()
+    output = KeptRows()
     books = ClozeProbe(ClozeProbe.Config(**options), request(folder, source)).run(output)
     return output.rows, books
 

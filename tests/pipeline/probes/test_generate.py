@@ -14,7 +14,15 @@ from pipeline.probes.generate import (
     SamplingConfig,
     choose,
 )
-from tests.pipeline.probes.tiny import CAUSAL, CHARACTERS, LSTM, open_model, request, write_model
+from tests.pipeline.probes.tiny import (
+    CAUSAL,
+    CHARACTERS,
+    LSTM,
+    KeptRows,
+    open_model,
+    request,
+    write_model,
+)
 
 ENCODERS = {
     "transformer": (CAUSAL, {"name": "bert", "max_positions": 64}),
@@ -227,18 +235,11 @@ def test_a_model_that_looks_ahead_cannot_generate(tmp_path):
         Generator(opened, GenerationConfig())
 
 
-class Kept:
-    path = None
-
-    def write_rows(self, rows):
-        self.rows = list(rows)
-
-
 def test_rows_and_books(tmp_path):
     write_model(tmp_path, target="lm", encoder=LSTM, embedding={"name": "word"})
     source = tmp_path / "in.txt"
     source.write_text("我看\n\n大\n", encoding="utf-8")
-    output = Kept()
+    output = KeptRows()
     config = GenerateProbe.Config(new_tokens=5, samples=2, stop=[])
     books = GenerateProbe(config, request(tmp_path, source)).run(output)
     assert [(row["line"], row["sample"], row["prompt"], row["tokens"]) for row in output.rows] == [

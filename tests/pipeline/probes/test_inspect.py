@@ -6,18 +6,11 @@ import torch
 from pipeline.errors import DataError
 from pipeline.probes.inspect import InspectProbe
 from pipeline.training.checkpoint import load_tensors, save_tensors
-from tests.pipeline.probes.tiny import LSTM, request, write_model
-
-
-class Kept:
-    path = None
-
-    def write_rows(self, rows):
-        self.rows = list(rows)
+from tests.pipeline.probes.tiny import LSTM, KeptRows, request, write_model
 
 
 def run(folder):
-    output = Kept()
+    output = KeptRows()
     books = InspectProbe(InspectProbe.Config(), request(folder)).run(output)
     return {row["fact"]: row["value"] for row in output.rows}, books
 

@@ -8,20 +8,21 @@ from torch.nn import functional
 from pipeline.errors import ConfigError, DataError
 from pipeline.probes.neighbours import NeighboursProbe, nearest_tokens
 from pipeline.training.pretrained import open_pretrained
-from tests.pipeline.probes.tiny import CHARACTERS, CPU, LSTM, TRANSFORMER, request, write_model
-
-
-class Kept:
-    path = None
-
-    def write_rows(self, rows):
-        self.rows = list(rows)
+from tests.pipeline.probes.tiny import (
+    CHARACTERS,
+    CPU,
+    LSTM,
+    TRANSFORMER,
+    KeptRows,
+    request,
+    write_model,
+)
 
 
 def run(folder, text, **options):
     source = folder / "in.txt"
     source.write_text(text, encoding="utf-8")
-    output = Kept()
+    output = KeptRows()
     probe = NeighboursProbe(NeighboursProbe.Config(**options), request(folder, source))
     books = probe.run(output)
     return output.rows, books

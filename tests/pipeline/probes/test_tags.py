@@ -6,7 +6,7 @@ import torch
 from pipeline.errors import DataError
 from pipeline.probes.tags import TagsProbe
 from pipeline.training.checkpoint import load_tensors, save_tensors
-from tests.pipeline.probes.tiny import LSTM, request, write_model, write_vocabulary
+from tests.pipeline.probes.tiny import LSTM, KeptRows, request, write_model, write_vocabulary
 
 NAMES, PLACES = ["甲", "乙", "丙", "丁"], ["东", "西", "南"]
 CORPUS = (
@@ -14,13 +14,6 @@ CORPUS = (
     "甲/nr 乙/nr 丙/nr 丁/nr 东/ns 西/ns 南/ns 书/n 书/v 甲/nr\n"
     "甲/nr 龘/nr 龘/nr\n"
 )
-
-
-class Kept:
-    path = None
-
-    def write_rows(self, rows):
-        self.rows = list(rows)
 
 
 def run(folder, corpus=CORPUS, **options):
@@ -36,7 +29,7 @@ def run(folder, corpus=CORPUS, **options):
     save_tensors(path, tensors, {k: v for k, v in metadata.items() if k != "weights"})
     source = folder / "tagged.txt"
     source.write_text(corpus, encoding="utf-8")
-    output = Kept()
+    output = KeptRows()
     books = TagsProbe(TagsProbe.Config(**options), request(folder, source)).run(output)
     return output.rows, books
 

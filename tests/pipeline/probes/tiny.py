@@ -34,6 +34,16 @@ LSTM = {"name": "lstm", "hidden_size": 16, "num_layers": 2}
 BERT = {"name": "bert", "max_positions": 32}
 
 
+class KeptRows:
+    """An output that keeps the rows."""
+
+    path = None
+    rows: list[dict[str, Any]]
+
+    def write_rows(self, rows):
+        self.rows = list(rows)
+
+
 def write_vocabulary(folder: Path, *tokens: str) -> Path:
     """Write a vocabulary of the special tokens, some characters and words, and `tokens`."""
     path = folder / "vocab.txt"
