@@ -15,13 +15,14 @@ from torch import Tensor
 from pipeline.converters import WORD, PortableModel
 from pipeline.converters.foreign import ForeignConverter, Place, equal, rename_by
 from pipeline.converters.sections import (
+    ROOMS,
     configured_sections,
     modes_of,
     state_modes,
 )
 from pipeline.converters.tensor_files import first_existing, read_tensors
 from pipeline.errors import ConfigError, DataError, MissingError
-from pipeline.registry import CONVERTERS, EMBEDDINGS, ENCODERS, SUBENCODERS, TARGETS
+from pipeline.registry import CONVERTERS, TARGETS
 from pipeline.spec import Component, ConvertSpec
 from pipeline.subencoders import LONGEST_WORD, ROWS, TABLE
 from pipeline.text.vocabulary import TokenIds, Vocabulary
@@ -131,24 +132,27 @@ class UerConverter(ForeignConverter):
     def describe(
         self, source: Path, weights: Mapping[str, Tensor], spec: ConvertSpec
     ) -> dict[str, Any]:
-        """Return the spec's architecture with the reference's modes where it is silent."""
+        """Return the spec's settings, with the reference's modes written out where it is silent.
+
+        With `reference: uer-2020` they stay as they are written: the preset says the same.
+        """
         if spec.architecture is None:
             raise ConfigError(
                 f"{source}: the format does not say what network it holds; give `architecture` in "
                 "--spec"
             )
         targets = find_targets(weights) if spec.targets is None else spec.targets
-        parts = {
-            name: None if section is None else state_modes(registry, section.section())
-            for name, registry, section in (
-                ("embedding", EMBEDDINGS, spec.architecture.embedding),
-                ("encoder", ENCODERS, spec.architecture.encoder),
-                ("subencoder", SUBENCODERS, spec.architecture.subencoder),
-            )
-        }
+        architecture = spec.architecture.model_dump(mode="json")
+        sections = [target.section() for target in targets]
+        if spec.reference != "uer-2020":
+            architecture = {
+                where: part and state_modes(ROOMS[where], part)
+                for where, part in architecture.items()
+            }
+            sections = [state_modes(TARGETS, section) for section in sections]
         return {
-            "architecture": parts,
-            "targets": [state_modes(TARGETS, target.section()) for target in targets],
+            "architecture": architecture,
+            "targets": sections,
             "reference": spec.reference or "none",
             "tokenizer": spec.tokenizer or "bert",
             "lowercase": True if spec.lowercase is None else spec.lowercase,

@@ -148,3 +148,15 @@ def test_the_vocabulary_may_stand_in_the_tokenizer(
     (exported / "vocab.txt").unlink()
     assert convert("huggingface", "native", exported, tmp_path / "out").code == 0
     assert (tmp_path / "out" / "vocab.txt").read_bytes() == vocab.read_bytes()
+
+
+def test_weights_as_torch_saved_them_come_in_through_the_child(
+    convert: Callable[..., Outcome], exported: Path, tmp_path: Path
+) -> None:
+    convert("huggingface", "native", exported, tmp_path / "first")
+    torch.save(load_file(exported / "model.safetensors"), exported / "pytorch_model.bin")
+    (exported / "model.safetensors").unlink()
+    done = convert("huggingface", "native", exported, tmp_path / "second")
+    assert done.code == 0
+    assert done.lines[-1].endswith("not compared: only model.safetensors is handed to transformers")
+    assert_same_bits(tensors_of(tmp_path / "second"), tensors_of(tmp_path / "first"))

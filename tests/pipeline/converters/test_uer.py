@@ -224,7 +224,9 @@ def test_architecture_states_the_references_modes(
             "encoder:\n  read_padding: true\n  name: bilstm\n  hidden_size: 8\n  num_layers: 2\n"
         )
     assert metadata_of(tmp_path / "none")["architecture"]["embedding"]["norm"] == "unbiased"
-    assert metadata_of(tmp_path / "uer-2020")["reference"] == "uer-2020"
+    preset = metadata_of(tmp_path / "uer-2020")
+    assert preset["reference"] == "uer-2020"
+    assert preset["architecture"]["embedding"] == {"name": "bert"}  # as a recipe says it
 
 
 def test_what_its_code_computes_otherwise_is_measured(
