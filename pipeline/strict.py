@@ -33,7 +33,9 @@ def _scalar(loader: _StrictLoader, node: yaml.ScalarNode) -> Any:
     value = node.value
     if node.style is None:
         if AMBIGUOUS.match(value):
-            _refuse(node, ConfigError, f"{value!r} means different things to YAML readers; quote it")
+            _refuse(
+                node, ConfigError, f"{value!r} means different things to YAML readers; quote it"
+            )
         if FLOAT.match(value):  # PyYAML leaves 1e-4 a string
             return float(value) if re.search(r"[.eE]", value) else int(value)
     return yaml.SafeLoader.construct_object(loader, node)
@@ -48,7 +50,9 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[str, Any]:
             _refuse(key_node, ConfigError, "a key must be a plain string")
         if key in lines:
             first, again = lines[key], key_node.start_mark.line + 1
-            _refuse(key_node, ConfigError, f"key {key!r} stands twice, in lines {first} and {again}")
+            _refuse(
+                key_node, ConfigError, f"key {key!r} stands twice, in lines {first} and {again}"
+            )
         lines[key] = key_node.start_mark.line + 1
         result[key] = _construct(loader, value_node)
     return result
