@@ -48,12 +48,9 @@ def states_in_place(
     rows = np.tile(row, (len(tokens), 1))
     rows[:, position] = tokens
     ragged = Ragged(rows.reshape(-1), np.arange(len(tokens) + 1) * len(row))
-    parts, states = [], []
-    for part, _, (state,) in opened.iter_states(ragged, [layer]):
-        parts.append(part)
-        states.append(state[:, position])
-    order = torch.from_numpy(np.argsort(np.concatenate(parts)))
-    return torch.cat(states)[order.to(opened.device)]
+    batches = opened.iter_states(ragged, [layer])  # rows of one length come in their order
+    # Cloned, so that the other positions can be forgotten.
+    return torch.cat([state[:, position].clone() for _, _, (state,) in batches])
 
 
 @PROBES.register("neighbours")

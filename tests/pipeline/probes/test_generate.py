@@ -173,6 +173,9 @@ def plain(made, text):
             hidden = made.opened.model.encode({"token_ids": row, "segment_ids": row * 0 + 1})
             logits = made.target.output.logits(hidden[0, -1])
         logits[made.forbidden] = -torch.inf
+        for used in set(ids):
+            penalty = made.config.repetition_penalty
+            logits[used] = logits[used] / penalty if logits[used] > 0 else logits[used] * penalty
         ids.append(int(logits.argmax()))
         if ids[-1] in made.stop.tolist():
             return Continuation(ids[start:-1], "stop")
@@ -181,7 +184,8 @@ def plain(made, text):
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_greedy_is_what_the_plainest_loop_finds(tmp_path, encoder):
-    made = generator(tmp_path, encoder, temperature=0.0, stop=["是", "了", "不", "在", "人"])
+    stop = ["是", "了", "不", "在", "人"]
+    made = generator(tmp_path, encoder, temperature=0.0, stop=stop, repetition_penalty=1.5)
     found = continuations(made, TEXTS)
     assert found == [plain(made, text) for text in TEXTS]
     assert {continuation.end for continuation in found} <= {"stop", "length"}
@@ -199,6 +203,13 @@ def test_a_text_ends_at_a_stop_token_at_its_length_or_with_the_positions(tmp_pat
     assert continuations(stopping, ["我"]) == [Continuation(short.ids[:first], "stop")]
     brief = Generator(made.opened, made.config.model_copy(update={"new_tokens": 3}))
     assert continuations(brief, ["我"]) == [Continuation(short.ids[:3], "length")]
+
+
+def test_every_position_has_its_own_draw(tmp_path):
+    made = generator(tmp_path, top_p=1.0, temperature=1e6, stop=[], new_tokens=60)
+    (found,) = continuations(made, ["我"])
+    # All tokens are equally likely: 60 draws of 53 hit about 36.
+    assert 25 < len(set(found.ids)) < 47
 
 
 def test_special_tokens_stand_before_the_prompt(tmp_path):
