@@ -78,7 +78,7 @@ def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
         before = best.cumsum(-1) - best
         if count >= probabilities.shape[1] or bool((before[:, -1] >= top_p).all()):
             return best.masked_fill(before >= top_p, 0.0), places
-        count *= 8
+        count *= 16
 
 
 def _draw(weights: Tensor, draws: Tensor) -> Tensor:
