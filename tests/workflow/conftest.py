@@ -1,5 +1,7 @@
 """Tiny zoos for tests of the workflow."""
 
+import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +23,19 @@ def make_zoo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Zoo]:
 
 
 @pytest.fixture(scope="session")
-def finished_zoo(make_zoo: Callable[[], Zoo]) -> Zoo:
-    """Return the tiny zoo after one run of the workflow; tests leave its results as they are."""
-    zoo = make_zoo()
-    zoo.run()
-    return zoo
+def finished_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """Return the tiny zoo after one run of the workflow; tests leave its results as they are.
+
+    The workers of pytest-xdist share it: the first makes it, the others wait.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (shared / "finished").exists():
+            return Zoo.at(shared / "finished" / "a zoo")
+        zoo = Zoo(shared / "unfinished" / "a zoo")
+        zoo.run()
+        (shared / "unfinished").rename(shared / "finished")
+    return Zoo.at(shared / "finished" / "a zoo")

@@ -35,9 +35,7 @@ EVERYTHING = {
 def copy(finished_zoo: Zoo, tmp_path: Path) -> Zoo:
     """Return a finished zoo that a test may change."""
     shutil.copytree(finished_zoo.folder, tmp_path / "a zoo", symlinks=True)
-    copied = object.__new__(Zoo)
-    copied.folder = tmp_path / "a zoo"
-    return copied
+    return Zoo.at(tmp_path / "a zoo")
 
 
 def test_everything_is_planned_at_first(zoo: Zoo) -> None:

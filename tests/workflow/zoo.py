@@ -77,6 +77,13 @@ class Zoo:
             self.write(name, values)
         self.write("config", {**SELECTED, "mirror": "mirror"})
 
+    @classmethod
+    def at(cls, folder: Path) -> "Zoo":
+        """Return the zoo that stands in a folder."""
+        zoo = object.__new__(cls)
+        zoo.folder = folder
+        return zoo
+
     def path(self, name: str) -> Path:
         """Return the file of a section, `zoo/tiny_lstm`."""
         return self.folder / "config" / f"{name}.yaml"
