@@ -101,10 +101,18 @@ def _obituary(code: int) -> str:
     return f"a worker process was killed by {signal.Signals(-code).name} (peak {peak} MB){hint}"
 
 
-def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
+def die_with_parent(parent: int, code: int) -> None:
+    """Ask the kernel to kill this process when `parent` dies; exit with `code` if it is dead.
+
+    So that no orphan keeps a lock or goes on writing.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before we could ask
-        os._exit(PipelineError.exit_code)
+        os._exit(code)
+
+
+def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
+    die_with_parent(parent, PipelineError.exit_code)
     while True:
         try:
             number, item = pipe.recv()

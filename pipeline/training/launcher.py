@@ -3,7 +3,6 @@
 Imports no torch: the launcher only waits, forwards signals and passes on the first exit code.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import Resumable, UsageError
+from pipeline.text.workers import die_with_parent
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-_PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.05
 
 
@@ -59,9 +58,7 @@ def check_ranks(place: Place, ranks: int) -> None:
 def die_with_launcher() -> None:
     """Ask the kernel to kill this rank when its launcher dies, so that no orphan keeps the lock."""
     if parent := os.environ.get("PIPELINE_LAUNCHER"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(parent):  # it died before we could ask
-            os._exit(Resumable.exit_code)
+        die_with_parent(int(parent), Resumable.exit_code)
 
 
 def launch(ranks: int) -> int:
