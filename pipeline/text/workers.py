@@ -89,7 +89,8 @@ class _Worker:
 
     def stop(self) -> None:
         self.pipe.close()
-        self._process.terminate()
+        # Not SIGTERM: a handler of the parent's is inherited, and may have let it live on.
+        self._process.kill()
         self._process.join()
 
 

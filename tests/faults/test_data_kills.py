@@ -134,7 +134,13 @@ def test_interrupted_from_the_keyboard(inputs, tmp_path):
     large.write_bytes(corpus.read_bytes() * 200)
     out = tmp_path / "out"
     arguments = instances((large, vocabulary), out, processes=2)
-    with subprocess.Popen(command(*arguments), cwd=ROOT, stderr=subprocess.DEVNULL) as running:
+    with subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        # A shell's background job ignores Control-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:
         while not list(out.glob(".*.tmp-*")) and running.poll() is None:
             os.sched_yield()
         running.send_signal(signal.SIGINT)

@@ -1,5 +1,6 @@
 """Workers: results in order, errors as they are, deaths told, no orphans."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -69,6 +70,16 @@ def leave(number):
 def test_a_worker_that_leaves_is_told():
     with pytest.raises(PipelineError, match="ended by itself with exit code 3"):
         list(iter_parallel(leave, range(2), 2))
+
+
+def test_workers_end_whatever_their_parent_does_on_a_signal():
+    """A handler that only notes SIGTERM, as training has, is inherited by a forked worker."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        assert list(iter_parallel(abs, [-1, 2, -3], 2)) == [1, 2, 3]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not multiprocessing.active_children()
 
 
 def test_workers_die_with_their_parent():
