@@ -251,7 +251,7 @@ class Catalog:
             "steps": recipe.steps,
             "initial": recipe.initial,
             "unavailable": self.unavailable(name),
-            "command": f"snakemake results/4_average/{name}.safetensors",
+            "command": f"snakemake --cores 2 --config 'recipes=[{name}]'",
             "scores": list(scores.values()),
             "published": [content(figure) for figure in recipe.published],
         }

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--results", type=Path, required=True, help="results folder of a workflow")
     parser.add_argument("--data", type=Path, default=Path("data"), help="where texts are fetched")
+    parser.add_argument("--only", nargs="+", default=[], help="of the recipes found, these")
     parser.add_argument("--figures", type=Path, nargs="+", default=[], help="JSON forms of reports")
     parser.add_argument("--out", type=Path, required=True, help="the page, report.html")
     parser.add_argument("--markdown", type=Path, help="also the tables, as Markdown")
@@ -59,7 +60,10 @@ def run(args: argparse.Namespace) -> None:
 def _collect(spec: ReportSpec, args: argparse.Namespace) -> Report:
     """Return what is to be shown. Raises MissingError if there is nothing at all."""
     gatherer = Gatherer(args.results, args.data, spec.examples)
-    own = [gatherer.read(recipe) for recipe in spec.recipes or discover(args.results)]
+    wanted = spec.recipes or discover(args.results)
+    if unknown := sorted(set(args.only) - {recipe.name for recipe in wanted}):
+        raise MissingError(f"--only {unknown[0]}: no result of such a recipe in {args.results}")
+    own = [gatherer.read(r) for r in wanted if r.name in args.only or not args.only]
     others = [figures for path in args.figures for figures in read_figures(path)]
     recipes = add_figures(own, others, listed=bool(spec.recipes))
     _require_results(recipes, args.results)
