@@ -126,7 +126,13 @@ class Catalog:
             "recipes": [self._reported(recipe) for recipe in recipes],
             "datasets": [self._reported_dataset(dataset) for dataset in datasets],
             "speed": [content(speed) for name in recipes for speed in self.zoo[name].speed],
+            "ratios": self._ratios(recipes),
         }
+
+    def probe_spec(self, recipe: str, probe: str) -> dict[str, Any]:
+        """Return what `probe` receives besides its name and what it reads."""
+        options = self.zoo[recipe].probes[probe].probe.section()
+        return {key: value for key, value in options.items() if key != "name"}
 
     def vocabulary_of(self, recipe: str) -> str:
         """Return the name of a recipe's vocabulary."""
@@ -161,6 +167,15 @@ class Catalog:
     def available_runs(self, recipe: str) -> list[Run]:
         """Return the fine-tunings of a recipe on data sets that can be had."""
         return [run for run in self.runs(recipe) if not self.lacking(run.dataset)]
+
+    def available_probes(self, recipe: str) -> list[str]:
+        """Return the probes of a recipe whose corpora can be had."""
+        probes = self.zoo[recipe].probes.items()
+        return [
+            name
+            for name, section in probes
+            if not (section.corpus and self._corpus_lacks(section.corpus))
+        ]
 
     def unavailable(self, recipe: str) -> str:
         """Return what the user must supply before a recipe can run; empty once it is there.
@@ -219,7 +234,7 @@ class Catalog:
         return mirrored if mirrored.exists() else Path(path)
 
     def digest(self, recipes: Sequence[str]) -> str:
-        """Return the digest of everything that determines the models and scores of recipes."""
+        """Return the digest of everything that determines models, scores and probes of recipes."""
         resolved = [
             {
                 "pretrain": self.pretrain_spec(name) if self.zoo[name].is_trained else None,
@@ -227,6 +242,7 @@ class Catalog:
                 "instances": self.instances_spec(set_name) if set_name else None,
                 "vocab": self.vocab_spec(self.vocabulary_of(name)),
                 "finetune": [self.finetune_spec(*run) for run in self.runs(name)],
+                "probes": {key: content(probe) for key, probe in self.zoo[name].probes.items()},
             }
             for recipe in recipes
             for name in self.chain(recipe)
@@ -252,10 +268,22 @@ class Catalog:
             "initial": recipe.initial,
             "unavailable": self.unavailable(name),
             "command": f"snakemake --cores 2 --config 'recipes=[{name}]'",
+            "architecture": recipe.architecture,
+            "probes": list(recipe.probes),
             "scores": list(scores.values()),
             "published": [content(figure) for figure in recipe.published],
         }
         return {key: value for key, value in values.items() if value}
+
+    def _ratios(self, recipes: Sequence[str]) -> list[dict[str, Any]]:
+        ratios = {}
+        for recipe in (self.zoo[name] for name in recipes):
+            if recipe.faster:
+                ratios[recipe.architecture, recipe.faster.than] = {
+                    "model": recipe.architecture,
+                    **content(recipe.faster),
+                }
+        return list(ratios.values())
 
     def _reported_dataset(self, name: str) -> dict[str, Any]:
         dataset = self.datasets[name]

@@ -134,6 +134,11 @@ def _references(section: BaseModel) -> Iterator[tuple[str, str, str]]:
             yield "initial", "zoo", section.initial
         yield from _each("twin_of", "zoo", section.twin_of)
         yield from _each("datasets", "datasets", section.datasets)
+        if section.faster:
+            yield "faster.than", "architectures", section.faster.than
+        for name, probe in section.probes.items():
+            if probe.corpus:
+                yield f"probes.{name}.corpus", "corpora", probe.corpus
         for position, figure in enumerate(section.published):
             yield f"published.{position}.dataset", "datasets", figure.dataset
     elif isinstance(section, MainConfig):

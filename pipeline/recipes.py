@@ -4,12 +4,14 @@ A section names other files (`instances: reviews_lines`); what a stage receives 
 their content instead. Corpora and data sets are modelled in sources.py, architectures in spec.py.
 """
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.sources import Source
 from pipeline.spec import (
+    Component,
     ComponentField,
     Count,
     FinetuneSettings,
@@ -22,6 +24,7 @@ from pipeline.spec import (
     Reference,
     Settings,
     Tokenizer,
+    long_form,
 )
 
 Start = Literal["pretrained", "random"]
@@ -152,6 +155,55 @@ class PublishedSpeed(Settings):
     """Where it is printed."""
 
 
+class PublishedRatio(Settings):
+    """A published ratio of speeds: how many times as fast as another model a model is."""
+
+    than: Name
+    """The other's name in config/architectures."""
+    times: Positive
+    """Its time over this model's."""
+    source: str
+    """Where it is printed."""
+
+
+class ProbeComponent(Component):
+    """A probe with its options; the bare name is short for no options."""
+
+    name: Literal["cloze", "generate", "neighbours", "tags"]
+    """Those whose answers a report shows."""
+
+
+def _one_line(text: str) -> str:
+    if not text.strip() or any(c != "\t" and unicodedata.category(c) == "Cc" for c in text):
+        raise ValueError("a line is text without line breaks or control characters but tabs")
+    return text
+
+
+ProbeField = Annotated[
+    ProbeComponent, BeforeValidator(long_form, json_schema_input_type=str | ProbeComponent)
+]
+
+
+class ProbeSection(Settings):
+    """What a recipe's model is asked, for its report."""
+
+    probe: ProbeField
+    """cloze, generate, neighbours or tags, with its options."""
+    lines: Annotated[
+        list[Annotated[str, AfterValidator(_one_line)]], Field(min_length=1, max_length=100)
+    ] = []
+    """What it reads; with context: true of neighbours, sentence, tab, word. Not for tags."""
+    corpus: Name | None = None
+    """Name in config/corpora, for tags: lines of words with tags."""
+
+    @model_validator(mode="after")
+    def _one_text(self) -> "ProbeSection":
+        wanted, other = ("corpus", "lines") if self.probe.name == "tags" else ("lines", "corpus")
+        if not getattr(self, wanted) or getattr(self, other):
+            raise ValueError(f"{self.probe.name} reads {wanted}; give that, and no {other}")
+        return self
+
+
 class Recipe(Settings):
     """One file of config/zoo: one model, pre-trained here, imported, or only compared as random."""
 
@@ -190,6 +242,10 @@ class Recipe(Settings):
     """Figures to be set beside the measured ones."""
     speed: list[PublishedSpeed] = []
     """Speeds to be set beside the measured ones."""
+    faster: PublishedRatio | None = None
+    """How much faster than another model it is said to be."""
+    probes: dict[Name, ProbeSection] = {}
+    """What its model is asked, by a name of the recipe's own; the report shows the answers."""
 
     @property
     def is_trained(self) -> bool:
@@ -228,6 +284,8 @@ class Recipe(Settings):
             raise ValueError(f"average.last: {self.average.last} of {len(self.steps)} checkpoints")
         if not self.is_trained and not self.imported and self.finetune.starts != ["random"]:
             raise ValueError("without pre-training or import, finetune.starts must be [random]")
+        if self.probes and not self.is_trained and not self.imported:
+            raise ValueError("probes: without pre-training or import there is no model to ask")
         return self
 
 

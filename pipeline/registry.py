@@ -45,7 +45,7 @@ def describe(error: ValidationError, where: str, model: type[BaseModel] | None =
 
     model: the one that was validated; a misspelt key then names the nearest known one.
     """
-    separator = ": " if where.endswith((".yaml", ".json")) else "."
+    separator = ": " if where.endswith((".yaml", ".json", ".jsonl")) else "."
     lines: dict[str, str] = {}
     for problem in error.errors():
         # The branches of a union are steps of a location too; they are no keys.
@@ -73,7 +73,8 @@ def _known_keys(model: Any, path: list[int | str]) -> list[str]:
     for part in path[:-1]:
         if isinstance(part, str):
             fields = [m.model_fields[part] for m in models if m and part in m.model_fields]
-            models = [found for field in fields for found in _models_in(field.annotation)]
+            # A part that is no field is a key of a mapping of models.
+            models = [m for f in fields for m in _models_in(f.annotation)] if fields else models
     return sorted({key for m in models if m for key in m.model_fields})
 
 

@@ -52,12 +52,13 @@ class Component(BaseModel):
         return self.model_dump()
 
 
-def _long_form(value: Any) -> Any:
+def long_form(value: Any) -> Any:
+    """Return a component's section for its bare name."""
     return {"name": value} if isinstance(value, str) else value
 
 
 ComponentField = Annotated[
-    Component, BeforeValidator(_long_form, json_schema_input_type=str | Component)
+    Component, BeforeValidator(long_form, json_schema_input_type=str | Component)
 ]
 
 

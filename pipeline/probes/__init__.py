@@ -5,6 +5,8 @@ writes to the output it is given and returns its books: what was read, what was 
 and the scores where there are any.
 """
 
+import io
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,17 +41,23 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """What a probe is to look at. source: None stands for standard input."""
+    """What a probe is to look at.
+
+    source: None stands for `given`, the lines of the command line, or else for standard input.
+    """
 
     model: Path | None
     vocab: Path | None
     source: Path | None
     device: torch.device
+    given: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
         """The input's name in messages."""
-        return "standard input" if self.source is None else str(self.source)
+        if self.source is not None:
+            return str(self.source)
+        return "--line" if self.given else "standard input"
 
     def open_model(self) -> PretrainedModel:
         """Return the model. Raises UsageError without --model, and as open_pretrained."""
@@ -60,7 +68,10 @@ class Request:
     def iter_lines(self) -> Iterator[Line]:
         """Yield the lines of the input. Raises MissingError, and DataError for other than text."""
         if self.source is None:
-            yield from map(Line._make, iter_lines(standard_input(), self.where))
+            # Back to the bytes that were typed, whatever the locale says.
+            given = io.BytesIO(b"".join(os.fsencode(line) + b"\n" for line in self.given))
+            file = given if self.given else standard_input()
+            yield from map(Line._make, iter_lines(file, self.where))
             return
         with open_regular(self.source) as file:
             yield from map(Line._make, iter_lines(file, self.where))
@@ -100,6 +111,8 @@ class Probe(ABC):
     name: ClassVar[str]
     reads: ClassVar[str] = ""
     """What --in holds; empty: the probe reads nothing."""
+    needs: ClassVar[str] = ""
+    """Pre-training target whose head it needs; empty: any model will do."""
     files: ClassVar[tuple[str, ...]] = ()
     """Options that name files."""
 
@@ -107,17 +120,24 @@ class Probe(ABC):
         self.config = config
         self.request = request
 
+    @classmethod
+    def settings(cls, config: Any, given: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the settings of a stamp: name, options that name no files, lines given inline."""
+        options = config.model_dump(mode="json", exclude=set(cls.files))
+        return {"probe": cls.name, **options, **({"lines": list(given)} if given else {})}
+
     def stamp(self) -> dict[str, Any]:
         """Return the stamp of what is computed; files are named by their digests."""
-        model, source = self.request.model, self.request.source
-        options = self.config.model_dump(mode="json")
-        files = {name: options.pop(name) for name in self.files}
+        request = self.request
+        model = request.model and read_tensor_stamp(model_file(request.model), verify=False)
+        files = {name: getattr(self.config, name) for name in self.files}
         inputs = {
-            "model": model and read_tensor_stamp(model_file(model), verify=False)["weights"],
-            "in": source and digest_file(source),
+            "model": model and model["weights"],
+            "vocabulary": model and model["vocabulary"],
+            "in": request.source and digest_file(request.source),
             **{name: path and digest_file(Path(path)) for name, path in files.items()},
         }
-        return make_stamp("probe", {"probe": self.name, **options}, inputs, "torch")
+        return make_stamp("probe", self.settings(self.config, request.given), inputs, "torch")
 
     @abstractmethod
     def run(self, output: Output) -> dict[str, Any]:

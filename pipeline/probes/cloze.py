@@ -143,6 +143,7 @@ class ClozeProbe(Probe):
     """
 
     reads = "texts, one a line, with [MASK] where a token is to be guessed"
+    needs = "mlm"
     files = ("corpus",)
 
     class Config(ComponentConfig):
@@ -164,7 +165,7 @@ class ClozeProbe(Probe):
     def __init__(self, config: Config, request: Request):
         super().__init__(config, request)
         self.opened = request.open_model()
-        self.opened.target("mlm")
+        self.opened.target(self.needs)
         self.special_tokens = self.opened.wants_special_tokens(config.special_tokens)
 
     def run(self, output: Output) -> dict[str, Any]:

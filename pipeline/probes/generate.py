@@ -258,6 +258,7 @@ class GenerateProbe(Probe):
     """
 
     reads = "prompts, one a line"
+    needs = "lm"
     Config = GenerationConfig
 
     def __init__(self, config: GenerationConfig, request: Request):

@@ -14,6 +14,7 @@ STAGE_TITLES = {
     "average": "Model",
     "finetune": "Fine-tuned",
     "evaluate": "Scores",
+    "probe": "Probes",
 }
 STAGE_ORDER = tuple(STAGE_TITLES)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from pipeline.artifacts import make_stamp, read_json_artifact
 from pipeline.errors import DataError
-from pipeline.report.gather import parse
-from pipeline.report.results import RecipeResult
+from pipeline.report.results import RecipeResult, parse
 from pipeline.report.scores import Summary, in_words, signed
 from pipeline.report.tables import Headline, HeadlineRow, Report, headlines, published
 
@@ -37,6 +36,7 @@ def to_json(report: Report) -> dict[str, Any]:
             }
             for row in published(report)
         ],
+        "speeds": [speed.model_dump(mode="json") for speed in report.speeds],
         # By way of text: only there pydantic writes NaN as a string.
         "recipes": [json.loads(recipe.model_dump_json()) for recipe in report.recipes],
     }
@@ -97,9 +97,17 @@ def add_figures(
 
 
 def _adopt(result: RecipeResult, known: dict[str, RecipeResult]) -> RecipeResult:
-    """Return the other's result under the recipe that was asked for, with its published figures."""
+    """Return the other's result under the recipe that was asked for, with its published figures.
+
+    The command stays that which made the figures, where their file tells.
+    """
     other = known.get(result.recipe.name)
-    return result if other is None else other.model_copy(update={"recipe": result.recipe})
+    if other is None:
+        return result
+    command = other.recipe.command or result.recipe.command
+    return other.model_copy(
+        update={"recipe": result.recipe.model_copy(update={"command": command})}
+    )
 
 
 def to_markdown(report: Report) -> str:

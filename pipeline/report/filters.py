@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 from pipeline.errors import printable
 
 MINUS = "\N{MINUS SIGN}"
+MAX_TEXT = 140
 
 
 def figure(value: float | None, places: int = 2) -> Markup:
@@ -50,6 +51,12 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def marked(text: str, word: str) -> Markup:
+    """Return a text in which the first occurrence of a word stands out."""
+    before, found, after = printable(text, MAX_TEXT).partition(printable(word))
+    return escape(before) + (Markup("<strong>{}</strong>").format(found) if found else "") + after
+
+
 def pretty(value: Mapping[str, Any]) -> str:
     """Return settings as indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False)
@@ -68,6 +75,7 @@ FILTERS = {
     "count": count,
     "duration": duration,
     "figure": figure,
+    "marked": marked,
     "plain": printable,
     "pretty": pretty,
     "short": short_count,

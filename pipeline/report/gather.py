@@ -5,26 +5,22 @@ A missing file is a gap and a warning; a file that belongs to something else is 
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from pipeline.artifacts import read_json_artifact, read_tensor_stamp
 from pipeline.errors import ArtifactError, DataError, printable
 from pipeline.recipes import Start
-from pipeline.registry import describe
 from pipeline.report.costs import read_resources, read_speed
+from pipeline.report.inside import probe_files, read_answers
 from pipeline.report.inventory import Artifact, scan
 from pipeline.report.mistakes import read_mistakes
-from pipeline.report.results import Metrics, RecipeResult, Run, Step, Tuning
+from pipeline.report.results import Answers, Metrics, RecipeResult, Run, Step, Tuning, parse
 from pipeline.report.settings import ReportedRecipe, ScoreSet
 from pipeline.report.training import count_parameters, join_training
 
-Model = TypeVar("Model", bound=BaseModel)
-
 
 def discover(results: Path) -> list[ReportedRecipe]:
-    """Return the recipes that have results, with the runs that are there, by name."""
+    """Return the recipes that have results, with the runs and probes that are there, by name."""
     runs: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((results / "3_pretrain").glob("*/step_*.json")):
         runs.setdefault(path.parent.name, [])
@@ -33,18 +29,18 @@ def discover(results: Path) -> list[ReportedRecipe]:
         if seed.isdigit() and start in ("pretrained", "random"):
             run = {"dataset": path.parent.name, "starts": [start], "seeds": [int(seed)]}
             runs.setdefault(path.parent.parent.name, []).append(run)
+    probes: dict[str, list[str]] = {}
+    for path in sorted((results / "6_probe").glob("*/*.json")):
+        runs.setdefault(path.parent.name, [])
+        probes.setdefault(path.parent.name, []).append(path.stem)
     return [
-        parse(ReportedRecipe, {"name": name, "scores": scores}, str(results / "6_evaluate"))
+        parse(
+            ReportedRecipe,
+            {"name": name, "scores": scores, "probes": probes.get(name, [])},
+            str(results / "6_evaluate"),
+        )
         for name, scores in sorted(runs.items())
     ]
-
-
-def parse(model: type[Model], values: dict[str, Any], where: str) -> Model:
-    """Return a record of `values`. Raises DataError, one line for each problem."""
-    try:
-        return model(**values)
-    except ValidationError as error:
-        raise DataError(*describe(error, where)) from None
 
 
 class Gatherer:
@@ -60,13 +56,15 @@ class Gatherer:
     def read(self, recipe: ReportedRecipe) -> RecipeResult:
         """Return everything about one recipe.
 
-        Raises ArtifactError for a damaged file and for scores that belong to another model.
+        Raises ArtifactError for a damaged file and for scores or answers of another model.
         """
         runs = [self._run(recipe, *which) for which in _wanted(recipe.scores)]
+        answers = self._answers(recipe)
         steps = self._step_files(recipe)
         records = [read_json_artifact(path, "pretrain") for path in steps if path.exists()]
         weights = self._weights(recipe, steps)
         ends = [self.results / run.place for run in runs if run.result]
+        ends += [self.results / probe_files(recipe.name, found.name)[0] for found in answers]
         lineage = self._lineage(ends or ([weights] if weights else []))
         recipe = _named(recipe, lineage)
         self._note_gaps(recipe, runs, steps)
@@ -74,6 +72,7 @@ class Gatherer:
         return RecipeResult(
             recipe=recipe,
             runs=runs,
+            answers=answers,
             training=join_training(records) if records else None,
             parameters=count_parameters(weights) if weights else None,
             vocabulary=self._record("vocab", "1_vocab/{}.json", recipe.vocabulary),
@@ -128,7 +127,7 @@ class Gatherer:
             seed = printable(stamp["settings"]["seed"])
             raise ArtifactError(f"{model}: made with seed {seed}, its name says {run.seed}")
         init = stamp["inputs"].get("init")
-        average = self.results / "4_average" / f"{recipe.name}.safetensors"
+        average = self._average(recipe)
         wanted = None
         if run.start == "pretrained":
             wanted = (
@@ -140,6 +139,17 @@ class Gatherer:
             raise ArtifactError(f"{model}: begun from {begun}, but {expected}; fine-tune it again")
         return parse(Tuning, record["dev"], f"{model}: dev")
 
+    # Probes -----------------------------------------------------------------------------------
+
+    def _answers(self, recipe: ReportedRecipe) -> list[Answers]:
+        """Return what the probes of a recipe found, those that are there."""
+        found = []
+        for name in recipe.probes:
+            files = [self.results / place for place in probe_files(recipe.name, name)]
+            if all(path.exists() for path in files):
+                found.append(read_answers(files[0], self._average(recipe)))
+        return found
+
     # Training, text and lineage ---------------------------------------------------------------
 
     def _step_files(self, recipe: ReportedRecipe) -> list[Path]:
@@ -150,9 +160,14 @@ class Gatherer:
 
     def _weights(self, recipe: ReportedRecipe, steps: Sequence[Path]) -> Path | None:
         """Return the pre-trained model's file, or the last checkpoint's, whichever is there."""
-        average = self.results / "4_average" / f"{recipe.name}.safetensors"
-        files = [average, *(path.with_suffix(".safetensors") for path in reversed(steps))]
+        files = [
+            self._average(recipe),
+            *(path.with_suffix(".safetensors") for path in reversed(steps)),
+        ]
         return next((path for path in files if path.exists()), None)
+
+    def _average(self, recipe: ReportedRecipe) -> Path:
+        return self.results / "4_average" / f"{recipe.name}.safetensors"
 
     def _record(self, stage: str, place: str, name: str | None) -> dict[str, Any]:
         """Return a record with its name, empty where it is missing."""
@@ -194,6 +209,8 @@ class Gatherer:
         if recipe.instances:
             expected.append(self.results / "2_instances" / recipe.instances / "manifest.json")
         expected += [self.results / run.place for run in runs]
+        for name in recipe.probes:
+            expected += [self.results / place for place in probe_files(recipe.name, name)]
         for path in expected:
             gap = (recipe.name, path.relative_to(self.results).as_posix())
             if not path.exists() and gap not in self.gaps:

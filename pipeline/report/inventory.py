@@ -120,6 +120,8 @@ def source_pattern(artifact: Artifact, role: str) -> str | None:
     parts = artifact.path.with_suffix("").parts
     if artifact.stage == "evaluate" and role == "model":
         return "/".join(("5_finetune", *parts[-3:])) + ".safetensors"
+    if artifact.stage == "probe" and role == "model":
+        return f"4_average/{parts[-2]}.safetensors" if "6_probe" in parts[-3:-2] else None
     if artifact.stage == "finetune" and role == "init":
         return f"4_average/{parts[-3]}.safetensors" if len(parts) >= 3 else None
     if artifact.stage == "average" and role == "models":

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pipeline.catalog import Catalog
 from pipeline.errors import MissingError, printable
 from pipeline.recipes import Start
-from pipeline.registry import INSTANCES
+from pipeline.registry import INSTANCES, PROBES
 from pipeline.report.inventory import Artifact, Inventory, Link, source_pattern
 from pipeline.sources import CorpusSpec, DatasetSpec
 from pipeline.spec import FinetuneSpec, InstancesSpec, PretrainSpec, VocabSpec
@@ -132,6 +132,13 @@ def _finetune(
     return {key: then.get(key) if value is None else value for key, value in now.items()}
 
 
+def _probe(catalog: Catalog, artifact: Artifact, recipe: str, probe: str) -> dict[str, Any]:
+    section = catalog.zoo[recipe].probes[probe]
+    kind, config = PROBES.configure(section.probe.section(), f"probes.{probe}.probe")
+    settings: dict[str, Any] = kind.settings(config, section.lines)
+    return settings
+
+
 def _corpus(catalog: Catalog, artifact: Artifact, name: str) -> dict[str, Any]:
     return _fetched(CorpusSpec, catalog.corpus_spec(name), artifact)
 
@@ -161,6 +168,7 @@ _PLACES: tuple[tuple[str, Callable[..., dict[str, Any] | None]], ...] = (
         r"(?P<start>pretrained|random)_seed_(?P<seed>\d+)\.safetensors$",
         _finetune,
     ),
+    (r"6_probe/(?P<recipe>[^/]+)/(?P<probe>[^/]+)\.json$", _probe),
     (r"corpora/(?P<name>[^/]+)\.ledger\.json$", _corpus),
     (r"datasets/(?P<name>[^/]+)/ledger\.json$", _dataset),
 )

@@ -29,6 +29,7 @@ from pipeline.report.plots import (
 from pipeline.report.results import RecipeResult, Run
 from pipeline.report.scores import best
 from pipeline.report.seal import NO_DIGEST, seal
+from pipeline.report.speeds import ratio_rows
 from pipeline.report.tables import (
     STARTS,
     Headline,
@@ -45,15 +46,16 @@ from pipeline.report.tables import (
 # (template, title, what it shows: left out where all of it is empty).
 SECTIONS = (
     ("scores", "Scores", ("tables",)),
-    ("published", "Published beside measured", ("published", "unavailable")),
+    ("published", "Published beside measured", ("published", "elsewhere", "unavailable")),
     ("runs", "Every run", ("tables",)),
     ("curves", "Pre-training", ("curves",)),
     ("cost", "Accuracy against cost", ("cost_plots",)),
+    ("inside", "Inside the models", ("inside",)),
     ("data", "Text and vocabulary", ("fetched", "instance_sets", "vocabularies")),
     ("mistakes", "Misjudged rows", ("mistakes",)),
     ("lineage", "Lineage", ("chains",)),
     ("settings", "Settings and versions", ("recipes",)),
-    ("run", "This run", ("costs", "speeds")),
+    ("run", "This run", ("costs", "speeds", "ratios")),
 )
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -93,6 +95,7 @@ def _content(report: Report) -> dict[str, Any]:
         "tables": tables,
         "published": rows,
         "sources": sorted({row.figure.source for row in rows}),
+        "elsewhere": [recipe for recipe in report.recipes if recipe.measured_elsewhere],
         "unavailable": [recipe for recipe in report.recipes if recipe.recipe.unavailable],
         "score_plots": {table.dataset: _plot_scores(table) for table in tables},
         "cost_plots": [plot for table in tables if (plot := _plot_costs(table, "tokens"))],
@@ -104,6 +107,7 @@ def _content(report: Report) -> dict[str, Any]:
             for recipe in report.recipes
             if recipe.training and recipe.training.curve
         ],
+        "inside": [recipe for recipe in report.recipes if recipe.answers],
         "fetched": _fetched(report.recipes),
         "instance_sets": _distinct(report.recipes, "instances"),
         "vocabularies": [
@@ -113,7 +117,8 @@ def _content(report: Report) -> dict[str, Any]:
         "mistakes": list(_mistakes(report, tables)),
         "chains": [(recipe, chain_of(recipe)) for recipe in report.recipes if recipe.lineage],
         "costs": stage_costs(report, STAGE_ORDER),
-        "speeds": any(recipe.tokens_per_second for recipe in report.recipes),
+        "speeds": report.speeds or any(recipe.tokens_per_second for recipe in report.recipes),
+        "ratios": ratio_rows(report.spec.ratios, report.speeds),
         "versions": _versions(report.recipes),
     }
     shown = [(name, title) for name, title, needs in SECTIONS if any(content[key] for key in needs)]

@@ -4,11 +4,13 @@ The records are also the report's JSON form, which a later report can take in ag
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from pipeline.errors import DataError
 from pipeline.recipes import Start
+from pipeline.registry import describe
 from pipeline.report.scores import Summary, summarize
 from pipeline.report.settings import ReportedRecipe
 
@@ -19,6 +21,15 @@ def _number(value: Any) -> Any:
 
 
 Figure = Annotated[float, BeforeValidator(_number)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse(model: type[Model], values: dict[str, Any], where: str) -> Model:
+    """Return a record of `values`. Raises DataError, one line for each problem."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise DataError(*describe(error, where)) from None
 
 
 class Record(BaseModel):
@@ -163,6 +174,74 @@ class Training(Record):
     held_out: list[HeldOut] = []
 
 
+class Neighbours(Record):
+    """The tokens nearest to a word, by itself or in a sentence."""
+
+    word: str
+    sentence: str = ""
+    """Empty: by itself."""
+    neighbours: dict[str, Figure]
+    """Token -> cosine, the nearest first."""
+
+
+class Gap(Record):
+    """What a masked language model puts into a gap of a text."""
+
+    text: str
+    mask: int
+    """Which gap of the text, from 1."""
+    answer: str = ""
+    """What was hidden there, where that is known."""
+    predictions: dict[str, Figure]
+    """Token -> probability, the likeliest first."""
+
+
+class Continuation(Record):
+    """How a language model goes on."""
+
+    prompt: str
+    continuation: str
+
+
+class TagShare(Record):
+    """The words of one tag: which share of their neighbours has it too."""
+
+    tag: str
+    words: int
+    share: Figure
+
+
+class Tags(Record):
+    """Whether the nearest neighbours of words are words of their kind."""
+
+    words: int
+    candidates: int
+    top: int
+    """Neighbours of each word."""
+    share: Figure
+    """Of neighbours that have the word's own tag; mean over words."""
+    chance: Figure
+    """The same for neighbours drawn at random."""
+    by_tag: list[TagShare] = []
+
+
+class Answers(Record):
+    """What one probe saw in a recipe's model."""
+
+    name: str
+    """Of the probe in the recipe."""
+    probe: str
+    """Which fills one of the following."""
+    model: str
+    """SHA-256 of the weights that were asked."""
+    checked: bool = True
+    """False: the recipe's model was not at hand to compare."""
+    neighbours: list[Neighbours] = []
+    gaps: list[Gap] = []
+    continuations: list[Continuation] = []
+    tags: Tags | None = None
+
+
 class Resources(Record):
     """What one job of this run took (a Snakemake benchmark)."""
 
@@ -189,6 +268,8 @@ class RecipeResult(Record):
 
     recipe: ReportedRecipe
     runs: list[Run] = []
+    answers: list[Answers] = []
+    """Of the probes that looked into the pre-trained model."""
     training: Training | None = None
     parameters: int | None = None
     """Weights of the pre-trained model, heads included."""
@@ -208,7 +289,8 @@ class RecipeResult(Record):
     @property
     def has_results(self) -> bool:
         """Whether anything at all is known of the recipe."""
-        return self.training is not None or any(run.result for run in self.runs)
+        known = self.training is not None or any(run.result for run in self.runs)
+        return known or bool(self.answers)
 
     def select(self, dataset: str, start: Start) -> list[Run]:
         """Return the runs on one data set from one start, by seed."""

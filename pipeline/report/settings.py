@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.recipes import STARTS, Published, PublishedSpeed, Start
+from pipeline.recipes import STARTS, Published, PublishedRatio, PublishedSpeed, Start
 from pipeline.spec import Count, Name, Natural, NonNegative, Settings
 
 
@@ -38,12 +38,16 @@ class ReportedRecipe(Settings):
     """Steps at which a checkpoint is published; none for an imported model."""
     initial: Name | None = None
     """Recipe from which its pre-training starts."""
+    architecture: Name | None = None
+    """Name of its network, by which measured speeds are found."""
     unavailable: str = ""
     """Why it cannot be run here (no corpus, no weights); its gaps are then expected."""
     command: str = ""
     """Command that makes its figures."""
     scores: list[ScoreSet] = []
     """Runs to be shown."""
+    probes: list[Name] = []
+    """What its model is asked: results/6_probe/{recipe}/{probe}.json."""
     published: list[Published] = []
     """Figures to be set beside them."""
 
@@ -61,6 +65,13 @@ class ReportedDataset(Settings):
     """Licence of the texts."""
 
 
+class ReportedRatio(PublishedRatio):
+    """A published ratio of the speeds of two models."""
+
+    model: Name
+    """The faster one's name in config/architectures."""
+
+
 class ReportSpec(Settings):
     """Settings of the stage report."""
 
@@ -76,5 +87,7 @@ class ReportSpec(Settings):
     """Data sets, in the order of the tables; those not listed follow by name."""
     speed: list[PublishedSpeed] = []
     """Published speeds, beside which the measured ones are set."""
+    ratios: list[ReportedRatio] = []
+    """Published ratios of speeds, likewise."""
     examples: Natural = 6
     """Misjudged rows shown for each recipe and data set."""

@@ -16,6 +16,7 @@ from pipeline.report.scores import (
     stands_clear,
 )
 from pipeline.report.settings import ReportSpec
+from pipeline.report.speeds import MeasuredSpeed
 
 STARTS: tuple[Start, ...] = ("random", "pretrained")
 
@@ -28,6 +29,8 @@ class Report:
     recipes: Sequence[RecipeResult]
     gaps: Sequence[str] = ()
     """Files below the results folder that are missing."""
+    speeds: Sequence[MeasuredSpeed] = ()
+    """Measured apart from any run."""
 
     def datasets(self) -> list[str]:
         """Return the data sets that have runs: in the order of the spec, then by name."""
@@ -198,8 +201,9 @@ class StageCost:
 
 
 def stage_costs(report: Report, order: Sequence[str]) -> list[StageCost]:
-    """Return the cost of each stage, in the order of the flow; a shared job counts once."""
-    jobs = {(job.stage, job.job): job for recipe in report.recipes for job in recipe.resources}
+    """Return the cost of each stage here, in the order of the flow; a shared job counts once."""
+    here = [recipe for recipe in report.recipes if not recipe.measured_elsewhere]
+    jobs = {(job.stage, job.job): job for recipe in here for job in recipe.resources}
     stages = sorted({stage for stage, _ in jobs}, key=lambda s: (*_place(s, order), s))
     costs = []
     for stage in stages:
@@ -222,7 +226,9 @@ def _place(stage: str, order: Sequence[str]) -> tuple[int]:
 
 
 def pretraining_seconds(recipe: RecipeResult) -> float:
-    """Return the seconds that a recipe's pre-training jobs took, 0 where nothing is known."""
+    """Return the seconds that a recipe's pre-training jobs took here, 0 if nothing is known."""
+    if recipe.measured_elsewhere:  # on another machine
+        return 0
     own = recipe.recipe.name
     jobs = [job for job in recipe.resources if job.stage == "pretrain"]
     return sum(job.seconds for job in jobs if job.job.split("/")[0] == own)

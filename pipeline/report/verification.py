@@ -74,6 +74,8 @@ def _check(path: Path, artifacts: list[Artifact]) -> list[Finding]:
         ".arrow": _check_shard,
         ".txt": _check_text,
         ".tsv": _check_text,
+        ".jsonl": _check_text,
+        ".npy": _check_text,
         ".html": _check_page,
     }
     if path.suffix not in checks:
@@ -114,6 +116,11 @@ def _check_shard(path: Path) -> tuple[str, str]:
         check_files(path.parent, [part])
         _check_shard_stamp(path, vocabulary)
         return "shard", part.digest
+    if output := _check_output(path):
+        return output
+    with contextlib.suppress(PipelineError):
+        if _arrow_stamp(path).get("stage") == "probe":
+            return "output of probe", ""
     return "", ""
 
 
@@ -135,14 +142,17 @@ def _parts(entry: ShardEntry, path: Path) -> list[ShardFile]:
     return [part for part in (entry.part(False), entry.part(True)) if part.file == path.name]
 
 
-def _check_shard_stamp(path: Path, vocabulary: str) -> None:
+def _arrow_stamp(path: Path) -> Any:
     try:
         with pa.memory_map(str(path)) as source:
             metadata = pa.ipc.open_file(source).schema.metadata or {}
     except pa.ArrowException as error:
         raise ArtifactError(f"{path}: not a readable Arrow file: {error}") from None
-    stamp = parse_json(metadata.get(b"stamp", b"{}").decode(), str(path), ArtifactError)
-    theirs = stamp.get("inputs", {}).get("vocabulary", "none")
+    return parse_json(metadata.get(b"stamp", b"{}").decode(), str(path), ArtifactError)
+
+
+def _check_shard_stamp(path: Path, vocabulary: str) -> None:
+    theirs = _arrow_stamp(path).get("inputs", {}).get("vocabulary", "none")
     if theirs != vocabulary:
         raise ConfigError(
             f"{path}: made with vocabulary {theirs[:12]}..., its manifest says "
@@ -163,8 +173,21 @@ def _missing_shards(path: Path, kind: str) -> Iterator[Finding]:
                 yield Finding(missing, "shard", part.digest, error)
 
 
+def _check_output(path: Path) -> tuple[str, str] | None:
+    """What a probe wrote is vouched for by the books beside it; None: there are none."""
+    books = path.with_suffix(".json")
+    record: dict[str, Any] = {}
+    with contextlib.suppress(PipelineError):  # what is wrong with books, they are told of alone
+        record = read_json_artifact(books, "probe") if books != path else {}
+    if not record.get("output"):
+        return None
+    return _compare(path, "output of probe", digest_file(path), books, "output")
+
+
 def _check_text(path: Path) -> tuple[str, str]:
     """A vocabulary is vouched for by the record beside it, a fetched text by its ledger."""
+    if output := _check_output(path):
+        return output
     record, ledger = path.with_suffix(".json"), path.with_suffix(".ledger.json")
     if path.name.endswith(PREDICTIONS):
         metrics = path.with_name(path.name.removesuffix(PREDICTIONS) + ".json")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts import make_stamp, write_json
-from pipeline.catalog import Catalog
+from pipeline.catalog import Catalog, content
 from pipeline.config import load_catalog
 from pipeline.errors import ConfigError, PipelineError, UsageError
-from pipeline.registry import INSTANCES, TASKS, nearest
+from pipeline.registry import INSTANCES, PROBES, TASKS, nearest
 from pipeline.spec import FinetuneSpec, PretrainSpec, validate
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _problems(catalog: Catalog, recipe: str) -> list[str]:
     found: list[str] = []
     try:
         model = outline_recipe(catalog, recipe)
-        for check in (_check_instances, _check_finetuning):
+        for check in (_check_instances, _check_finetuning, _check_probes):
             try:
                 check(catalog, recipe, model)
             except PipelineError as error:
@@ -117,6 +117,24 @@ def _check_finetuning(catalog: Catalog, recipe: str, model: "Model") -> None:
             ) from None
 
 
+def _check_probes(catalog: Catalog, recipe: str, model: "Model") -> None:
+    section = catalog.zoo[recipe]
+    known = [target.name for target in section.targets or []]
+    for name, asked in section.probes.items():
+        where = f"probes.{name}.probe"
+        probe, _ = PROBES.configure(asked.probe.section(), where)
+        if files := sorted(set(probe.files) & set(asked.probe.section())):
+            raise ConfigError(
+                f"{where}.{files[0]}: names a file, and no rule makes it; leave it out"
+            )
+        # What an imported model was trained for, only its file tells.
+        if known and probe.needs and probe.needs not in known:
+            raise ConfigError(
+                f"{where}: {probe.name} needs target {probe.needs}, this recipe has "
+                f"{', '.join(known)}"
+            )
+
+
 def _resolved(catalog: Catalog, recipe: str) -> dict[str, Any]:
     parameters = outline_recipe(catalog, recipe).parameters()
     return {
@@ -127,4 +145,5 @@ def _resolved(catalog: Catalog, recipe: str) -> dict[str, Any]:
             f"{run.dataset}/{run.start}_seed_{run.seed}": catalog.finetune_spec(*run)
             for run in catalog.runs(recipe)
         },
+        "probes": {name: content(probe) for name, probe in catalog.zoo[recipe].probes.items()},
     }

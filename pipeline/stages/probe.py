@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pipeline.artifacts import write_json
+from pipeline.artifacts import digest_file, write_json
 from pipeline.errors import UsageError
 from pipeline.registry import PROBES
 from pipeline.spec import load_spec
@@ -62,13 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         probe.add_argument("--model", type=Path, help="a .safetensors file or a model directory")
         probe.add_argument("--vocab", type=Path, help="absent: that of the directory --model")
         probe.add_argument("--in", type=Path, dest="source", help="what is read; -: stdin")
+        probe.add_argument("--line", action="append", default=[], help="instead: a line; repeat it")
         probe.add_argument("--out", type=Path, default=STANDARD, help="-: stdout (default)")
         probe.add_argument("--format", choices=["tsv", "jsonl"], help="of rows; default by --out")
         probe.add_argument("--books", type=Path, help="JSON file for counts and scores")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Open the model, run the probe, publish what it wrote; tell the books on stderr."""
+    """Open the model, run the probe, publish what it wrote; tell the books on stderr.
+
+    The books name the digest of the output, so that it can be verified.
+    """
     # Read when the arithmetic libraries load, so set before torch is imported.
     os.environ.update(OMP_NUM_THREADS="1", MKL_DYNAMIC="FALSE")
     from pipeline.probes import Request
@@ -78,22 +82,28 @@ def run(args: argparse.Namespace) -> None:
     config, options = load_spec(probe_class.Config, args.spec, args.set)
     device = find_device(options.device)
     prepare_torch(device)
-    source = _source(args, probe_class.reads)
-    probe = probe_class(config, Request(args.model, args.vocab, source, device))
+    source, given = _source(args, probe_class.reads)
+    probe = probe_class(config, Request(args.model, args.vocab, source, device, given))
     with contextlib.ExitStack() as published:
         output = _Output(args, published)
         books = probe.run(output)
         if args.books:
-            write_json(args.books, {"stamp": probe.stamp(), "books": books})
+            record = {"stamp": probe.stamp(), "books": books, "output": output.digest()}
+            write_json(args.books, record)
     told = ", ".join(f"{name} {_figure(value)}" for name, value in books.items())
     print(f"probe {args.probe}: {told}", file=sys.stderr)
 
 
-def _source(args: argparse.Namespace, reads: str) -> Path | None:
-    """Return the file to read, None for standard input."""
-    if args.source is not None and not reads:
-        raise UsageError(f"--in {args.source}: {args.probe} reads nothing but the model")
-    return None if args.source == STANDARD else args.source
+def _source(args: argparse.Namespace, reads: str) -> tuple[Path | None, tuple[str, ...]]:
+    """Return (the file to read, lines given inline); neither stands for standard input."""
+    if not reads and (args.source is not None or args.line):
+        option = f"--in {args.source}" if args.source is not None else "--line"
+        raise UsageError(f"{option}: {args.probe} reads nothing but the model")
+    if args.source is not None and args.line:
+        raise UsageError(f"--in {args.source} and --line: give one of them")
+    if any("\n" in line for line in args.line):
+        raise UsageError("--line: a line break in it; give --line for each line")
+    return (None if args.source == STANDARD else args.source), tuple(args.line)
 
 
 def _figure(value: Any) -> str:
@@ -108,6 +118,7 @@ class _Output:
         named_json = self.path is not None and is_json_lines(self.path)
         self._json = args.format == "jsonl" if args.format else named_json
         self._published = published
+        self._file: BinaryIO | None = None
 
     def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write rows as they come: TSV with a header, or JSON lines."""
@@ -139,4 +150,12 @@ class _Output:
 
     def open_binary(self) -> BinaryIO:
         """Return a file to write to; the output that appears when all went well."""
-        return self._published.enter_context(published_output(self.path or STANDARD))
+        self._file = self._published.enter_context(published_output(self.path or STANDARD))
+        return self._file
+
+    def digest(self) -> str | None:
+        """Return the digest of the file that is to appear; None for all else."""
+        if self.path is None or self._file is None:
+            return None
+        self._file.flush()
+        return digest_file(Path(self._file.name))

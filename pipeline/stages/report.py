@@ -20,6 +20,7 @@ from pipeline.report.page import render_page
 from pipeline.report.results import RecipeResult
 from pipeline.report.scores import in_words, signed
 from pipeline.report.settings import ReportSpec
+from pipeline.report.speeds import MeasuredSpeed, read_speeds
 from pipeline.report.tables import Report, headlines
 from pipeline.spec import load_spec
 
@@ -31,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="results folder of a workflow")
     parser.add_argument("--data", type=Path, default=Path("data"), help="where texts are fetched")
     parser.add_argument("--only", nargs="+", default=[], help="of the recipes found, these")
-    parser.add_argument("--figures", type=Path, nargs="+", default=[], help="JSON forms of reports")
+    parser.add_argument("--figures", type=Path, nargs="*", default=[], help="JSON forms of reports")
+    parser.add_argument("--speeds", type=Path, nargs="*", default=[], help="measured speeds, JSON")
     parser.add_argument("--out", type=Path, required=True, help="the page, report.html")
     parser.add_argument("--markdown", type=Path, help="also the tables, as Markdown")
     parser.add_argument("--json", type=Path, help="also everything, as JSON")
@@ -69,7 +71,15 @@ def _collect(spec: ReportSpec, args: argparse.Namespace) -> Report:
     _require_results(recipes, args.results)
     adopted = {recipe.recipe.name for recipe in recipes if recipe.measured_elsewhere}
     gaps = [gap for name, gap in gatherer.gaps if name not in adopted]
-    return Report(spec, recipes, list(dict.fromkeys(gaps)))
+    return Report(spec, recipes, list(dict.fromkeys(gaps)), _speeds(spec, args.speeds))
+
+
+def _speeds(spec: ReportSpec, files: Sequence[Path]) -> list[MeasuredSpeed]:
+    """Return measured speeds: of the networks that the listed recipes and ratios name, or all."""
+    named = {recipe.architecture for recipe in spec.recipes}
+    named |= {name for ratio in spec.ratios for name in (ratio.model, ratio.than)}
+    speeds = [speed for path in files for speed in read_speeds(path)]
+    return [speed for speed in speeds if speed.model in named or not spec.recipes]
 
 
 def _require_results(recipes: Sequence[RecipeResult], results: Path) -> None:
