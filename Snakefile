@@ -20,6 +20,7 @@ include: "workflow/rules/3_pretrain.smk"
 include: "workflow/rules/4_average.smk"
 include: "workflow/rules/5_finetune.smk"
 include: "workflow/rules/6_evaluate.smk"
+include: "workflow/rules/6_probe.smk"
 include: "workflow/rules/7_report.smk"
 
 

@@ -1,6 +1,8 @@
 rule report:
     input:
         report_inputs,
+        figures=FIGURES,
+        speeds=SPEEDS,
     output:
         tables="results/7_report/{page}.md",
         figures="results/7_report/{page}.json",
@@ -20,5 +22,6 @@ rule report:
         results=subpath(output.page, ancestor=2),
     shell:
         "exec python -m pipeline report --spec {params.spec:q} --results {params.results:q}"
+        " --figures {input.figures:q} --speeds {input.speeds:q}"
         " --out {output.page:q} --markdown {output.tables:q} --json {output.figures:q}"
         " > {log:q} 2>&1"

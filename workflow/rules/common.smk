@@ -26,6 +26,11 @@ os.environ.update(
 if CATALOG.config.mirror:
     os.environ.update(PIPELINE_MIRROR=os.path.abspath(CATALOG.config.mirror))
 
+# Figures and speeds that come with this repository.
+MEASURED = sorted(map(str, Path(workflow.basedir, "docs", "measured").glob("*.json")))
+SPEEDS = [path for path in MEASURED if os.path.basename(path) == "speed.json"]
+FIGURES = [path for path in MEASURED if path not in SPEEDS]
+
 RANKS, NODES = CATALOG.config.ranks, CATALOG.config.nodes
 MEMORY_MB = 4000  # of a process that trains; BERT base with AdamW and the gradient tree: 3.6 GB
 
@@ -55,6 +60,7 @@ wildcard_constraints:
     seed=r"\d+",
     shard=r"\d{5}",
     step=r"\d{8}",
+    probe=any_of(probe for recipe in CATALOG.zoo.values() for probe in recipe.probes),
 
 
 def rows_of(name):

@@ -118,7 +118,8 @@ def pretrained_model(wildcards):
 def report_inputs(wildcards):
     """Return all that a report shows."""
     paths = []
-    runs = CATALOG.runs if PAGES[wildcards.page] == "all" else CATALOG.available_runs
+    whole = PAGES[wildcards.page] == "all"
+    runs = CATALOG.runs if whole else CATALOG.available_runs
     for name in selected(PAGES[wildcards.page]):
         recipe = CATALOG.zoo[name]
         paths += [f"results/3_pretrain/{name}/step_{step:08d}.json" for step in recipe.steps]
@@ -127,4 +128,6 @@ def report_inputs(wildcards):
         for run in runs(name):
             folder = f"results/6_evaluate/{name}/{run.dataset}"
             paths.append(f"{folder}/{run.start}_seed_{run.seed}.json")
+        for probe in recipe.probes if whole else CATALOG.available_probes(name):
+            paths += [f"results/6_probe/{name}/{probe}.{end}" for end in ("json", "jsonl")]
     return paths
