@@ -161,6 +161,29 @@ def test_the_digest_sees_every_setting(
     assert build(tmp_path / "after", **{name: changed}).digest(["small"]) != before
 
 
+PROBES = {
+    "words": {"probe": {"name": "neighbours", "top": 3}, "lines": ["好"]},
+    "kinds": {"probe": "tags", "corpus": "text"},
+}
+
+
+def test_probes_receive_their_options(tmp_path: Path) -> None:
+    asked = build(tmp_path, **{"zoo/small": {**FILES["zoo/small"], "probes": PROBES}})
+    assert asked.probe_spec("small", "words") == {"top": 3}
+    assert asked.probe_spec("small", "kinds") == {}
+    assert asked.report_spec(["small"])["recipes"][0]["probes"] == ["kinds", "words"]
+    assert asked.digest(["small"]) != build(tmp_path / "without").digest(["small"])
+
+
+def test_the_report_receives_published_ratios_once(tmp_path: Path) -> None:
+    faster = {"than": "lstm", "times": 12.0, "source": "updates"}
+    recipe = {**FILES["zoo/small"], "faster": faster}
+    catalog = build(tmp_path, **{"zoo/small": recipe, "zoo/other": recipe})
+    assert catalog.report_spec(["small", "other"])["ratios"] == [{"model": "lstm", **faster}]
+    assert catalog.report_spec([])["ratios"] == []
+    assert catalog.report_spec(["small"])["recipes"][0]["architecture"] == "lstm"
+
+
 def test_the_report_receives_every_run(catalog: Catalog) -> None:
     spec = catalog.report_spec(["small"])
     assert spec["recipes"][0]["scores"] == [

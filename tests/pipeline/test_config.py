@@ -150,6 +150,20 @@ def test_a_sound_folder_is_read(write: Callable[..., Path]) -> None:
             "did you mean 'lstm'? known: lstm",
         ),
         (
+            "zoo/small.yaml",
+            "architecture",
+            "probes: {kinds: {probe: tags, corpus: texd}}\narchitecture",
+            "zoo/small.yaml: probes.kinds.corpus: no file texd.yaml in corpora; "
+            "did you mean 'text'? known: text",
+        ),
+        (
+            "zoo/small.yaml",
+            "architecture",
+            "faster: {than: lstn, times: 2, source: a table}\narchitecture",
+            "zoo/small.yaml: faster.than: no file lstn.yaml in architectures; "
+            "did you mean 'lstm'? known: lstm",
+        ),
+        (
             "config.yaml",
             "[small]",
             "[smal]",

@@ -26,6 +26,7 @@ EVERYTHING = {
     "instances_join": 1,
     "pretrain": 1,
     "pretrain_passing": 1,
+    "probe": 1,
     "report": 1,
     "vocab": 1,
 }
@@ -68,6 +69,8 @@ def test_the_run_leaves_what_it_promises(finished_zoo: Zoo) -> None:
             f"6_evaluate/{folder}/{start}_seed_7.predictions.tsv"
             for start in ("pretrained", "random")
         ),
+        "6_probe/tiny_lstm/words.json",
+        "6_probe/tiny_lstm/words.jsonl",
         "7_report/report.html",
         "7_report/report.json",
         "7_report/report.md",
@@ -116,8 +119,21 @@ def test_a_rate_of_pre_training_re_runs_its_descendants(copy: Zoo) -> None:
     copy.change("zoo/tiny_lstm", "optimization.learning_rate", 2e-2)
     assert copy.planned() == {
         "check": 1, "pretrain_passing": 1, "pretrain": 1, "average": 1, "finetune": 1,
-        "evaluate": 1, "report": 1, "all": 1,
+        "evaluate": 1, "probe": 1, "report": 1, "all": 1,
     }  # fmt: skip
+
+
+def test_another_question_re_runs_its_probe_alone(copy: Zoo) -> None:
+    copy.change("zoo/tiny_lstm", "probes.words.lines", ["好"])
+    assert copy.planned() == {"check": 1, "probe": 1, "report": 1, "all": 1}
+
+
+def test_questions_are_text_to_the_shell(copy: Zoo) -> None:
+    """What a shell would run is a word that is no token, whatever quotes it has."""
+    copy.change("zoo/tiny_lstm", "probes.words.lines", ["-$(touch canary)';touch canary;'"])
+    assert "Error in rule probe" in copy.snakemake(check=False)
+    assert "--line:1: '-$(touch canary)';touch can...' is not one token" in copy.logs()
+    assert not list(copy.folder.rglob("canary")) and not list(copy.folder.rglob("words.json*"))
 
 
 def test_a_recipe_added_re_runs_nothing_of_the_others(copy: Zoo) -> None:
@@ -125,7 +141,7 @@ def test_a_recipe_added_re_runs_nothing_of_the_others(copy: Zoo) -> None:
     copy.change("config", "recipes", ["tiny_lstm", "second"])
     assert copy.planned() == {
         "check": 1, "pretrain_passing": 1, "pretrain": 1, "average": 1, "finetune": 2,
-        "evaluate": 2, "report": 1, "all": 1,
+        "evaluate": 2, "probe": 1, "report": 1, "all": 1,
     }  # fmt: skip
 
 
@@ -133,7 +149,8 @@ def test_a_recipe_added_re_runs_nothing_of_the_others(copy: Zoo) -> None:
     ("rule", "jobs"),
     [
         ("vocab", {"vocab": 1, "instances": 2, "instances_join": 1}),
-        ("average", {"average": 1, "finetune": 1, "evaluate": 1}),
+        ("average", {"average": 1, "finetune": 1, "evaluate": 1, "probe": 1}),
+        ("probe", {"probe": 1, "report": 1}),
         ("evaluate", {"evaluate": 2}),
         ("report", {"report": 1}),
     ],
@@ -175,6 +192,18 @@ def test_checked_recipes_are_written_down(finished_zoo: Zoo) -> None:
     record = read_json_artifact(finished_zoo.folder / "results/0_check/all.json", "check")
     assert record["recipes"]["tiny_lstm"]["parameters"] > 0
     assert json.dumps(record["recipes"]["tiny_lstm"]["pretrain"]["targets"]) == '[{"name": "lm"}]'
+
+
+def test_answers_are_of_the_average(finished_zoo: Zoo) -> None:
+    folder = finished_zoo.folder / "results"
+    record = read_json_artifact(folder / "6_probe/tiny_lstm/words.json", "probe")
+    mean = read_tensor_stamp(folder / "4_average/tiny_lstm.safetensors")
+    assert record["stamp"]["inputs"]["model"] == mean["weights"]
+    rows = (folder / "6_probe/tiny_lstm/words.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(row)["word"] for row in rows] == ["好", "不"]
+    assert all(len(json.loads(row)["neighbours"]) == 3 for row in rows)
+    page = (folder / "7_report/report.html").read_text("utf-8")
+    assert "Inside the models" in page and '<strong lang="zh">好</strong>' in page
 
 
 def test_fine_tuning_starts_from_the_average(finished_zoo: Zoo) -> None:

@@ -106,6 +106,7 @@ def test_wrong_settings_stop_before_anything_runs(
 def test_names_cannot_leave_their_folder(zoo: Zoo) -> None:
     """S8: wildcards are the names in config/ and nothing else."""
     for target in (
+        "results/6_probe/tiny_lstm/../../../escaped.json",
         "results/4_average/../../escaped.safetensors",
         "results/4_average/$(id).safetensors",
     ):
@@ -121,6 +122,13 @@ def test_settings_are_text_to_the_shell(zoo: Zoo) -> None:
     output = zoo.snakemake("data/datasets/reviews/train.tsv", check=False)
     assert "Error in rule fetch_dataset" in output
     assert not list(zoo.folder.rglob("canary"))
+
+
+def test_a_probe_of_another_recipe_has_no_rule(zoo: Zoo) -> None:
+    zoo.write("zoo/second", {**TINY["zoo/tiny_lstm"], "probes": {}})
+    for target in ("second/words", "tiny_lstm/other"):
+        output = zoo.snakemake(f"results/6_probe/{target}.json", check=False)
+        assert "No rule to produce" in output or "MissingRuleException" in output, output
 
 
 def test_a_zoo_of_a_hundred_recipes_is_planned_quickly(zoo: Zoo) -> None:

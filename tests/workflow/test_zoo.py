@@ -132,6 +132,26 @@ def test_published_speed(catalog: Catalog):
     assert 1.28e11 / fastest["tokens_per_second"] / 86_400 == pytest.approx(17.6, abs=0.05)
 
 
+def test_published_ratios_of_speed(catalog: Catalog):
+    stated = {
+        (recipe.architecture, recipe.faster.than): recipe.faster.times
+        for recipe in catalog.zoo.values()
+        if recipe.faster
+    }
+    rows = PUBLISHED["speed ratios"]
+    assert stated == {(row["model"], row["than"]): row["times"] for row in rows}
+
+
+def test_published_questions(catalog: Catalog):
+    """The words of the published tables of neighbours, by themselves and in sentences."""
+    for name, row in PUBLISHED["neighbours"].items():
+        probes = catalog.zoo[name].probes.values()
+        lines = [line for section in probes for line in section.lines]
+        assert [line for line in lines if "\t" not in line] == row["words"]
+        asked = [line.split("\t")[1] for line in lines if "\t" in line]
+        assert asked == row["in sentences"]
+
+
 def out_of_reach(catalog: Catalog) -> list[str]:
     """Return the recipes that need what only a user can supply."""
     return [name for name in catalog.zoo if catalog.needs(name)]

@@ -57,6 +57,9 @@ TINY = {
             "learning_rate": 1e-2,
             "resume_steps": 1,
         },
+        "probes": {
+            "words": {"probe": {"name": "neighbours", "top": 3}, "lines": ["好", "不"]},
+        },
     },
 }
 SELECTED = {"recipes": ["tiny_lstm"], "datasets": ["reviews"], "ranks": 2}

@@ -8,7 +8,7 @@ import pytest
 
 import pipeline.probes
 from pipeline.probes import Probe, join_tokens
-from pipeline.registry import PROBES
+from pipeline.registry import PROBES, TARGETS
 
 FILES = sorted(path.stem for path in Path(pipeline.probes.__file__).parent.glob("[a-z]*.py"))
 
@@ -26,6 +26,7 @@ def test_a_probe_explains_itself_and_its_options(name):
     for option, field in probe.Config.model_fields.items():
         assert field.description, f"{name}.{option}"
     assert set(probe.files) <= set(probe.Config.model_fields)
+    assert not probe.needs or probe.needs in TARGETS.names()
 
 
 @pytest.mark.parametrize(

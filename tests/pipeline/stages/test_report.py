@@ -165,12 +165,12 @@ def test_figures_measured_elsewhere_fill_the_gaps(
     zoo: Zoo, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report(zoo, "--json", zoo.folder / "figures.json") == 0
-    for stage in ("6_evaluate", "3_pretrain"):
+    for stage in ("6_evaluate", "6_probe", "3_pretrain"):
         shutil.rmtree(zoo.results / stage / "reviews_lstm")
     capsys.readouterr()
     assert report(zoo, "--figures", zoo.folder / "figures.json") == 0
     assert capsys.readouterr().err == ""
-    assert "reviews_lstm 83.15 0.42 85.98 0.31 +2.83 6 /6" in words(zoo)
+    assert "reviews_lstm measured elsewhere 83.15 0.42 85.98 0.31 +2.83 6 /6" in words(zoo)
 
 
 # Undefined scores (G15) ------------------------------------------------------------------------

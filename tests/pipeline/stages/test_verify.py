@@ -56,11 +56,11 @@ def test_everything_of_a_finished_zoo_is_whole(
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert err == ""
-    assert lines[-1] == "70 whole"
+    assert lines[-1] == "80 whole"
     assert {re.split(r"\s{2,}", line)[1] for line in lines[:-1]} == {
         "weights", "manifest", "shard", "vocabulary", "text", "data", "predictions", "report",
         "record of fetch", "record of vocab", "record of instances", "record of pretrain",
-        "record of evaluate",
+        "record of evaluate", "record of probe", "output of probe",
     }  # fmt: skip
 
 
@@ -88,6 +88,8 @@ KINDS = [
     f"results/5_finetune/{RUN}.safetensors",
     f"results/6_evaluate/{RUN}.json",
     f"results/6_evaluate/{RUN}.predictions.tsv",
+    "results/6_probe/reviews_lstm/characters.json",
+    "results/6_probe/reviews_lstm/characters.jsonl",
     "results/7_report/report.html",
 ]
 
@@ -156,6 +158,27 @@ def test_an_arrow_file_that_nothing_lists_is_no_kind_of_ours(
     assert verify(folder) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "shard_00007" in line)
     assert re.split(r"\s{2,}", line)[:2] == ["unknown", "unknown kind"]
+
+
+def test_answers_of_another_model_misfit(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    path = zoo.probe("reviews_lstm", "texts", "e" * 64)
+    average = zoo.results / "4_average/reviews_lstm.safetensors"
+    assert verify(zoo.results) == 78
+    assert errors(capsys) == [
+        f"{path}: made with model eeeeeeeeeeee..., {average} is another; build it again"
+    ]
+
+
+def test_rows_without_books_and_foreign_files_are_unknown(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = zoo.results / "6_probe/reviews_lstm"
+    (folder / "texts.json").unlink()
+    (folder / "notes.jsonl").write_text("{}\n")
+    (folder / "notes.json").write_text("not even JSON")
+    assert verify(folder) == 0
+    states = [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-1]]
+    assert sorted(states) == ["unknown", "unknown", "unknown", "whole", "whole"]
 
 
 def entries(zoo: Zoo) -> list[dict[str, Any]]:

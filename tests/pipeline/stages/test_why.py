@@ -47,11 +47,13 @@ SECTIONS: dict[str, dict[str, Any]] = {
         },
         "average": {"last": 2},
         "finetune": {"pooling": "mean", "epochs": 1},
+        "probes": {"words": {"probe": {"name": "neighbours", "top": 2}, "lines": ["这", "个"]}},
     },
 }
 MANIFEST = "results/2_instances/reviews_lines/manifest.json"
 STEP = "results/3_pretrain/tiny/step_00000002"
 AVERAGE = "results/4_average/tiny.safetensors"
+PROBE = "results/6_probe/tiny/words"
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
         "--out",
         model,
     )
+    opened = ["--model", zoo.folder / AVERAGE, "--vocab", vocabulary]
+    probed = ["--out", zoo.folder / f"{PROBE}.jsonl", "--books", zoo.folder / f"{PROBE}.json"]
+    asked = [*opened, "--line=这", "--line=个", *probed]
+    assert main(["probe", "neighbours", "--spec", '{"top": 2}', *map(str, asked)]) == 0
     return zoo
 
 
@@ -132,7 +138,8 @@ def test_maker_settings_and_inputs(zoo: Zoo, capsys: pytest.CaptureFixture[str])
     "place",
     ["data/corpora/reviews.txt", f"data/datasets/{DATASET}/test.tsv", "results/1_vocab/reviews.txt",
      MANIFEST, "results/2_instances/reviews_lines/shard_00001.arrow", f"{STEP}.safetensors",
-     AVERAGE, f"results/5_finetune/tiny/{DATASET}/pretrained_seed_7.safetensors"],
+     AVERAGE, f"results/5_finetune/tiny/{DATASET}/pretrained_seed_7.safetensors", f"{PROBE}.json",
+     f"{PROBE}.jsonl"],
 )  # fmt: skip
 def test_everything_is_up_to_date_under_the_settings_that_made_it(
     place: str, zoo: Zoo, capsys: pytest.CaptureFixture[str]
@@ -197,6 +204,24 @@ def test_without_config_only_inputs_are_compared(
     assert why(zoo, MANIFEST, capsys)[-1] == (
         "up to date: inputs (no config/ here) are what they were"
     )
+
+
+def test_other_questions_make_an_answer_stale(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    section = {"probe": {"name": "neighbours", "layer": 1}, "lines": ["这"]}
+    configure(zoo, **changed("zoo/tiny", probes={"words": section}))
+    lines = why(zoo, f"{PROBE}.jsonl", capsys)
+    assert "  settings.lines: ['这', '个'] -> ['这']" in lines
+    assert "  settings.layer: last -> 1" in lines and "  settings.top: 2 -> 20" in lines
+
+
+def test_another_average_makes_an_answer_stale(
+    zoo: Zoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(zoo)
+    (zoo.folder / AVERAGE).unlink()
+    shutil.copy(zoo.folder / f"{STEP}.safetensors", zoo.folder / AVERAGE)
+    line = why(zoo, f"{PROBE}.json", capsys)[-1]
+    assert line.startswith("  model: was ") and line.endswith(f"{AVERAGE} is another")
 
 
 def test_a_recipe_that_is_in_no_config_any_more(
