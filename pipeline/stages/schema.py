@@ -132,10 +132,10 @@ def _rows(schema: dict[str, Any], models: dict[str, Any], prefix: str) -> Iterat
 
 
 def _default(value: Any) -> str:
-    if value is None or isinstance(value, dict):
+    if value is None or (value and isinstance(value, dict)):
         return "absent" if value is None else "its defaults"
     text = yaml.safe_dump(value, default_flow_style=True).strip().removesuffix("\n...")
-    return f"`{text}`" if text not in ("''", "[]") else "empty"
+    return f"`{text}`" if text not in ("''", "[]", "{}") else "empty"
 
 
 def _object(field: dict[str, Any], models: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
@@ -144,8 +144,8 @@ def _object(field: dict[str, Any], models: dict[str, Any]) -> tuple[dict[str, An
         return models[field["$ref"].rpartition("/")[2]], ""
     if "items" in field:
         return _object(field["items"], models)[0], "[]"
-    for section in _named_sections(field):
-        return _object(section, models)[0], ".NAME"
+    for named in _named_sections(field):
+        return _object(named, models)[0], ".NAME"
     for option in field.get("anyOf", []):
         section, suffix = _object(option, models)
         if section:

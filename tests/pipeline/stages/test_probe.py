@@ -10,6 +10,7 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.artifacts import digest_file, read_json_artifact
 from pipeline.text.vocabulary import read_vocabulary
+from tests.faults.kit import flip_bit
 from tests.pipeline.labelled import run
 from tests.pipeline.probes.tiny import CAUSAL, CHARACTERS, write_model
 
@@ -85,6 +86,20 @@ def test_books_state_the_digest_of_the_output(folder):
         assert record["output"] == digest_file(folder / out)
     assert probe(folder, "cloze", "--line", "我[MASK]", "--books", folder / "b.json").code == 0
     assert read_json_artifact(folder / "b.json", "probe")["output"] is None
+
+
+@pytest.mark.parametrize("name", ["rows.arrow", "rows.npy"])
+def test_features_can_be_verified(folder, name):
+    given = ("features", "--line", "我看书", "--out", folder / "f" / name)
+    assert probe(folder, *given).code == 0
+    alone = run("verify", folder / "f", folder / "model.safetensors")
+    state = "no digest  output of probe" if name.endswith("arrow") else "unknown    unknown kind"
+    assert alone.code == 0 and state in alone.out
+    assert probe(folder, *given, "--books", folder / "f" / "rows.json").code == 0
+    found = run("verify", folder / "f")
+    assert found.code == 0 and "whole      output of probe" in found.out
+    flip_bit(folder / "f" / name, 3)
+    assert run("verify", folder / "f").code == 76
 
 
 def test_equal_commands_write_equal_bytes(folder):
