@@ -5,19 +5,27 @@ def probe_of(wildcards):
 
 def probed_files(wildcards):
     """Return the model that is asked, its vocabulary, and the corpus if one is read."""
-    corpus = probe_of(wildcards).corpus
     return {
         "model": f"results/4_average/{wildcards.recipe}.safetensors",
         "vocab": vocab_of(wildcards),
-        **({"corpus": f"data/corpora/{corpus}.txt"} if corpus else {}),
+        "corpus": probed_corpus(wildcards),
     }
 
 
-def probed_text(wildcards, input):
-    """Return the options that give a probe what it reads; a line may begin with a dash."""
-    if probe_of(wildcards).corpus:
-        return ["--in", input.corpus]
-    return [f"--line={line}" for line in probe_of(wildcards).lines]
+def probed_corpus(wildcards):
+    """Return the corpus that a probe reads, if any."""
+    corpus = probe_of(wildcards).corpus
+    return f"data/corpora/{corpus}.txt" if corpus else []
+
+
+def probed_text(wildcards):
+    """Return the options that give a probe what it reads; a line may begin with a dash.
+
+    Not a function of `input`: what Snakemake derives from that makes nothing stale.
+    """
+    corpus = probed_corpus(wildcards)
+    lines = [f"--line={line}" for line in probe_of(wildcards).lines]
+    return ["--in", corpus] if corpus else lines
 
 
 def recipe_with_probes():
