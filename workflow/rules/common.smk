@@ -87,6 +87,30 @@ def left_out(name):
     return message.replace("{", "{{").replace("}", "}}")
 
 
+def recipe_at(keep, steps):
+    """Return a pattern for {recipe} in paths with {step}, for recipes that keep those checkpoints.
+
+    What temp() marks is fixed for a rule, but depends on recipe and step; so each rule takes its
+    own pairs of them: the recipe is followed by one of the steps in its attribute `steps`.
+    """
+    pairs = []
+    for name, recipe in CATALOG.zoo.items():
+        numbers = "|".join(f"{step:08d}" for step in getattr(recipe, steps))
+        if numbers and recipe.keep_checkpoints == keep:
+            pairs.append(rf"{re.escape(name)}(?=/step_(?:{numbers})\b)")
+    return "|".join(pairs) or "(?!)"
+
+
+def recipe_with_probes():
+    """Return a pattern for {recipe} in paths with {probe}: it is followed by one of its own."""
+    pairs = [
+        rf"{re.escape(name)}(?=/(?:{any_of(recipe.probes)})\.json)"
+        for name, recipe in CATALOG.zoo.items()
+        if recipe.probes
+    ]
+    return "|".join(pairs) or "(?!)"
+
+
 def spec(make, *names):
     """Return a params function: the JSON of the resolved section for a job's wildcards."""
     return lambda wildcards: canonical_json(make(*(wildcards[name] for name in names)))

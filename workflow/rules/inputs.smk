@@ -84,20 +84,6 @@ def checkpoint_before(wildcards):
     return [f"results/3_pretrain/{wildcards.recipe}/step_{step:08d}.{end}" for end in endings]
 
 
-def recipe_at(keep, steps):
-    """Return a pattern for {recipe} in paths with {step}, for recipes that keep those checkpoints.
-
-    What temp() marks is fixed for a rule, but depends on recipe and step; so each rule takes its
-    own pairs of them: the recipe is followed by one of the steps in its attribute `steps`.
-    """
-    pairs = []
-    for name, recipe in CATALOG.zoo.items():
-        numbers = "|".join(f"{step:08d}" for step in getattr(recipe, steps))
-        if numbers and recipe.keep_checkpoints == keep:
-            pairs.append(rf"{re.escape(name)}(?=/step_(?:{numbers})\b)")
-    return "|".join(pairs) or "(?!)"
-
-
 def averaged_models(wildcards):
     """Return the models whose mean is a recipe's: its last checkpoints, or the imported one."""
     recipe = CATALOG.zoo[wildcards.recipe]
@@ -113,6 +99,36 @@ def pretrained_model(wildcards):
     """Return the model that fine-tuning starts from, none for a random start."""
     random = wildcards.start == "random"
     return [] if random else f"results/4_average/{wildcards.recipe}.safetensors"
+
+
+def probe_of(wildcards):
+    """Return the section that says what a recipe's model is asked."""
+    return CATALOG.zoo[wildcards.recipe].probes[wildcards.probe]
+
+
+def probed_files(wildcards):
+    """Return the model that is asked, its vocabulary, and the corpus if one is read."""
+    return {
+        "model": f"results/4_average/{wildcards.recipe}.safetensors",
+        "vocab": vocab_of(wildcards),
+        "corpus": probed_corpus(wildcards),
+    }
+
+
+def probed_corpus(wildcards):
+    """Return the corpus that a probe reads, if any."""
+    corpus = probe_of(wildcards).corpus
+    return f"data/corpora/{corpus}.txt" if corpus else []
+
+
+def probed_text(wildcards):
+    """Return the options that give a probe what it reads; a line may begin with a dash.
+
+    Not a function of `input`: what Snakemake derives from that makes nothing stale.
+    """
+    corpus = probed_corpus(wildcards)
+    lines = [f"--line={line}" for line in probe_of(wildcards).lines]
+    return ["--in", corpus] if corpus else lines
 
 
 def report_inputs(wildcards):
