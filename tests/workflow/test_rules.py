@@ -1,6 +1,7 @@
 """The rules: what the graph is, what they say to a shell, how fast a large zoo is planned."""
 
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -129,6 +130,23 @@ def test_a_probe_of_another_recipe_has_no_rule(zoo: Zoo) -> None:
     for target in ("second/words", "tiny_lstm/other"):
         output = zoo.snakemake(f"results/6_probe/{target}.json", check=False)
         assert "No rule to produce" in output or "MissingRuleException" in output, output
+
+
+def test_measured_files_of_the_repository_reach_the_report(zoo: Zoo, tmp_path: Path) -> None:
+    repository, measured = tmp_path / "repository", tmp_path / "repository/docs/measured"
+    measured.mkdir(parents=True)
+    shutil.copy(ROOT / "Snakefile", repository)
+    for name in ("workflow", "pipeline", "environment.yml"):
+        (repository / name).symlink_to(ROOT / name)
+    for name in ("b.json", "speed.json", "a.json", "README.md"):
+        (measured / name).touch()
+    command = [SNAKEMAKE, "--snakefile", repository / "Snakefile", "--directory", zoo.folder]
+    shown = subprocess.run(
+        [*command, "-n", "-p", "results/7_report/report.html"], capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    figures = f"--figures {measured}/a.json {measured}/b.json --speeds {measured}/speed.json --out"
+    assert figures in shown.stdout + shown.stderr
 
 
 def test_a_zoo_of_a_hundred_recipes_is_planned_quickly(zoo: Zoo) -> None:
