@@ -89,6 +89,9 @@ def test_without_a_spec_all_that_has_results_is_shown(zoo: Zoo, capsys: Any) -> 
     assert report(zoo, spec={}) == 0
     assert "reviews_bert_tiny" in capsys.readouterr().out
     assert "Pretrain Zoo" in words(zoo) and "reviews_lines" in words(zoo)
+    assert report(zoo, "--only", "reviews_lstm", spec={}) == 0
+    assert "reviews_bert_tiny" not in words(zoo)
+    assert report(zoo, "--only", "reviews_lstn", spec={}) == 66
 
 
 # Gaps (G14) ------------------------------------------------------------------------------------
