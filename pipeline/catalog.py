@@ -164,6 +164,12 @@ class Catalog:
             names.append(initial)
         return names
 
+    def corpora_of(self, recipe: str) -> list[str]:
+        """Return the corpora of a recipe and of those whose models it starts from, each once."""
+        sets = [self.zoo[name].instances for name in self.chain(recipe)]
+        names = [corpus for name in sets if name for corpus in self.instances[name].corpora]
+        return list(dict.fromkeys(names))
+
     def available_runs(self, recipe: str) -> list[Run]:
         """Return the fine-tunings of a recipe on data sets that can be had."""
         return [run for run in self.runs(recipe) if not self.lacking(run.dataset)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.artifacts import make_stamp, read_json_artifact
 from pipeline.errors import DataError
+from pipeline.report.overlap import PLACES, OverlapRow, overlaps
 from pipeline.report.results import RecipeResult, parse
 from pipeline.report.scores import Summary, in_words, signed
 from pipeline.report.tables import Headline, HeadlineRow, Report, headlines, published
@@ -26,6 +27,11 @@ def to_json(report: Report) -> dict[str, Any]:
     return {
         "stamp": make_stamp("report", report.spec.model_dump(mode="json"), inputs),
         "headline": [_headline_json(table) for table in headlines(report)],
+        "overlap": [
+            {"dataset": table.dataset, "rows": list(map(_overlap_json, rows))}
+            for table in headlines(report)
+            if (rows := overlaps(report, table.dataset))
+        ],
         "published": [
             {
                 "recipe": row.recipe.recipe.name,
@@ -54,6 +60,15 @@ def _headline_json(table: Headline) -> dict[str, Any]:
         for row in table.rows
     ]
     return {"dataset": table.dataset, "metric": table.metric, "rows": rows}
+
+
+def _overlap_json(row: OverlapRow) -> dict[str, Any]:
+    shares: dict[str, Any] = {
+        place: {"rows": share.rows, "score_without": _json_number(share.score)}
+        for place, share in row.shares.items()
+    }
+    known = {"recipe": row.recipe, "start": row.start, "scored": row.scored}
+    return {**known, "score": _json_number(row.score), **shares}
 
 
 def _summary_json(summary: Summary) -> dict[str, Any]:
@@ -121,6 +136,7 @@ def to_markdown(report: Report) -> str:
             "| --- | ---: | ---: | ---: | ---: |",
             *(_headline_line(row) for row in table.rows),
             "",
+            *_overlap_lines(overlaps(report, table.dataset)),
         ]
     if rows := published(report):
         lines += [
@@ -147,6 +163,27 @@ def _headline_line(row: HeadlineRow) -> str:
     gain = f"**{signed(row.gain)}**" if row.clear else signed(row.gain)
     means = [in_words(row.random), in_words(row.pretrained)]
     return _row([row.recipe.recipe.name, *means, gain, f"{count}/{expected}"])
+
+
+def _overlap_lines(rows: Sequence[OverlapRow]) -> list[str]:
+    """Return a table of the test rows seen before, empty where no run tells."""
+    if not rows:
+        return []
+    names = [f"rows in {place} | score without" for place in PLACES.values()]
+    lines = [
+        f"| recipe | start | rows | score | {' | '.join(names)} |",
+        f"| --- | --- |{' ---: |' * (2 + 2 * len(names))}",
+    ]
+    for row in rows:
+        cells = [row.recipe, row.start, f"{row.scored:,}", _score(row.score)]
+        for share in row.shares.values():
+            cells += ["" if share.rows is None else f"{share.rows:,}", _score(share.score)]
+        lines.append(_row(cells))
+    return ["Test rows seen before, and the mean score without them:", "", *lines, ""]
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else "NaN" if math.isnan(value) else f"{value:.2f}"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from pipeline.recipes import Start
 from pipeline.report.books import books_of, label_counts, notes_of
 from pipeline.report.chain import STAGE_ORDER, chain_of, label_of
 from pipeline.report.filters import FILTERS, signed
+from pipeline.report.overlap import PLACES, corpus_note, overlaps
 from pipeline.report.plots import (
     CostPoint,
     ScoreRow,
@@ -74,6 +75,7 @@ def render_page(report: Report) -> str:
     environment.globals.update(
         books_of=books_of, notes_of=notes_of, label_of=label_of, label_counts=label_counts
     )
+    environment.globals.update(overlap_places=PLACES, corpus_note=corpus_note)
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     page = environment.get_template("page.html").render(
         report=report,
@@ -101,6 +103,7 @@ def _content(report: Report) -> dict[str, Any]:
         "cost_plots": [plot for table in tables if (plot := _plot_costs(table, "tokens"))],
         "time_plots": [plot for table in tables if (plot := _plot_costs(table, "seconds"))],
         "row_books": {table.dataset: row_books(report, table.dataset) for table in tables},
+        "overlaps": {table.dataset: overlaps(report, table.dataset) for table in tables},
         "labels": {table.dataset: label_tables(report, table.dataset) for table in tables},
         "curves": [
             (recipe, plot_curve(recipe.training, recipe.recipe.name))

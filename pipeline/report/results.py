@@ -4,7 +4,7 @@ The records are also the report's JSON form, which a later report can take in ag
 """
 
 import math
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -38,11 +38,14 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
 
-class WithoutRepeats(Record):
-    """Scores of the rows whose texts do not stand in the training data."""
+Seen = Literal["without_repeats", "in_corpus", "in_either"]
+
+
+class Apart(Record):
+    """Scores without the rows that were seen before."""
 
     repeats: int
-    """Rows that do."""
+    """Rows left out."""
     scored: int
     metrics: dict[str, Figure]
 
@@ -63,7 +66,12 @@ class Metrics(Record):
     labels: list[str] = []
     confusion: list[list[int]] = []
     """Rows are gold labels, columns predicted ones."""
-    without_repeats: WithoutRepeats | None = None
+    without_repeats: Apart | None = None
+    """Without the rows whose texts stand in the training data."""
+    in_corpus: Apart | None = None
+    """Without the rows of which a text stands in the corpora of pre-training; None: not looked."""
+    in_either: Apart | None = None
+    """Without the rows of both kinds."""
 
 
 class Mistake(Record):
@@ -122,10 +130,17 @@ class Run(Record):
     @property
     def unseen(self) -> float | None:
         """The main metric on texts that do not stand in the training data, in points."""
-        if self.result is None or self.result.without_repeats is None:
-            return None
-        value = self.result.without_repeats.metrics.get(self.result.main_metric or "")
+        value = self.score_apart("without_repeats")
         return None if value is None else 100 * value
+
+    def apart(self, seen: Seen) -> Apart | None:
+        """Return the scores without the rows seen somewhere, None where nobody looked."""
+        return getattr(self.result, seen) if self.result else None
+
+    def score_apart(self, seen: Seen) -> float | None:
+        """Return the main metric without the rows seen somewhere."""
+        apart = self.apart(seen)
+        return apart.metrics.get(self.result.main_metric or "") if apart and self.result else None
 
     def metric(self, name: str) -> float | None:
         """Return a metric by name (empty: the main one)."""

@@ -1,22 +1,25 @@
 """Score a fine-tuned model on labelled rows; everything else is in the model's metadata.
 
 States how many rows were read, scored and skipped, and why, and the scores without the rows that
-also stand in the training data. Rows without labels are predicted and not scored.
+also stand in the training data, or of which a text stands in the corpora of pre-training (--corpus:
+as a line, a field or a document, letter by letter). Rows without labels are predicted and not
+scored.
 """
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts import atomic_path, digest_file, make_stamp, write_json
 from pipeline.spec import EvaluateSpec, load_spec
 from pipeline.stages.predictions import tab_lines
+from pipeline.text.overlap import find_texts
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from pipeline.tasks import Scores
     from pipeline.training.inference import FinetunedModel
     from pipeline.training.labelled import LabelledSet
@@ -29,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="a fine-tuned model")
     parser.add_argument("--vocab", type=Path, help="absent: that of the directory --model")
     parser.add_argument("--data", type=Path, required=True, help="rows in the task's format")
+    parser.add_argument(
+        "--corpus", type=Path, nargs="+", default=[], metavar="FILE", help="texts of pre-training"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the metrics, a JSON file")
     parser.add_argument("--predictions", type=Path, help="a TSV file: text, gold and prediction")
 
@@ -48,10 +54,11 @@ def run(args: argparse.Namespace) -> None:
     policy = spec.bad_rows or model.metadata["stamp"]["settings"]["bad_rows"]
     file = read_examples(type(model.task), args.data, policy, "optional")
     data = encode_examples(model.task, file, file.examples, model.tokenizer)
+    overlap = _overlap(model, data.examples, args.corpus)
     predictions = model.task.predict(data.examples, data.rows, model.infer(data.rows))
     if args.predictions:
         _write_predictions(args.predictions, model, data.examples, predictions)
-    record = _record(model, data, predictions, spec)
+    record = _record(model, data, predictions, spec, overlap)
     # So that the file of predictions can be verified.
     record["predictions"] = digest_file(args.predictions) if args.predictions else None
     write_json(args.out, record)
@@ -65,11 +72,36 @@ def _write_predictions(
         file.writelines(tab_lines(lines))
 
 
+@dataclass(frozen=True)
+class _Overlap:
+    """Which examples were seen before: in the training data, in the corpora of pre-training."""
+
+    in_training: Sequence[bool]
+    in_corpus: Sequence[bool]
+    corpora: Mapping[str, Sequence[str]]
+    """Role in the stamp -> digests; empty where no corpus was given."""
+
+
+def _overlap(model: "FinetunedModel", examples: Sequence[Any], corpora: Sequence[Path]) -> _Overlap:
+    import numpy as np
+
+    from pipeline.training.labelled import content_digests
+
+    in_training = np.isin(content_digests(examples), model.seen).tolist()
+    found = find_texts(corpora, {text for example in examples for text in example.texts})
+    digests: dict[str, list[str]] = {}
+    for path in corpora:
+        digests.setdefault(f"corpus {path.stem}", []).append(digest_file(path))
+    in_corpus = [not found.isdisjoint(example.texts) for example in examples]
+    return _Overlap(in_training, in_corpus, digests)
+
+
 def _record(
     model: "FinetunedModel",
     data: "LabelledSet",
     predictions: Sequence[Any],
     spec: EvaluateSpec,
+    overlap: _Overlap,
 ) -> dict[str, Any]:
     scores = model.task.score(data.examples, predictions)
     metadata = model.metadata
@@ -77,6 +109,7 @@ def _record(
         "model": metadata["weights"],
         "data": data.digest,
         "vocabulary": metadata["vocabulary"],
+        **overlap.corpora,
     }
     return {
         "stamp": make_stamp("evaluate", spec.model_dump(mode="json"), inputs, "torch"),
@@ -85,7 +118,7 @@ def _record(
         "metrics": scores.metrics if scores.scored else {},
         "counts": _counts(data, scores),
         **scores.details,
-        "without_repeats": _without_repeats(model, data, predictions),
+        **_fresh_scores(model, data, predictions, overlap),
         "model": metadata["weights"],
         "data": data.digest,
     }
@@ -102,25 +135,21 @@ def _counts(data: "LabelledSet", scores: "Scores") -> dict[str, Any]:
     }
 
 
-def _without_repeats(
-    model: "FinetunedModel", data: "LabelledSet", predictions: Sequence[Any]
+def _fresh_scores(
+    model: "FinetunedModel", data: "LabelledSet", predictions: Sequence[Any], overlap: _Overlap
 ) -> dict[str, Any]:
-    """Return the scores of the examples whose texts the model was not trained on."""
-    fresh = _fresh(data.examples, model.seen)
-    scores = model.task.score(
-        [example for example, kept in zip(data.examples, fresh, strict=True) if kept],
-        [prediction for prediction, kept in zip(predictions, fresh, strict=True) if kept],
-    )
-    return {
-        "repeats": len(fresh) - sum(fresh),
-        "scored": scores.scored,
-        "metrics": scores.metrics if scores.scored else {},
-    }
+    """Return the scores without the rows seen in training, in a corpus, or in either."""
 
+    def score(seen: Sequence[bool]) -> dict[str, Any]:
+        places = [place for place, known in enumerate(seen) if not known]
+        scores = model.task.score(
+            [data.examples[place] for place in places], [predictions[place] for place in places]
+        )
+        metrics = scores.metrics if scores.scored else {}
+        return {"repeats": sum(seen), "scored": scores.scored, "metrics": metrics}
 
-def _fresh(examples: Sequence[Any], seen: "np.ndarray") -> list[bool]:
-    import numpy as np
-
-    from pipeline.training.labelled import content_digests
-
-    return (~np.isin(content_digests(examples), seen)).tolist()
+    without = {"without_repeats": score(overlap.in_training)}
+    if overlap.corpora:
+        either = map(or_, overlap.in_training, overlap.in_corpus)
+        without |= {"in_corpus": score(overlap.in_corpus), "in_either": score(list(either))}
+    return without

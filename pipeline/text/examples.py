@@ -24,6 +24,11 @@ class TextExample:
         """Return what makes two examples the same: the texts, not the label."""
         return self.text_a if self.text_b is None else f"{self.text_a}\t{self.text_b}"
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return each text by itself, as it may stand in a corpus."""
+        return (self.text_a,) if self.text_b is None else (self.text_a, self.text_b)
+
 
 def iter_text_examples(
     source: Path | BinaryIO,

@@ -42,6 +42,11 @@ class Question:
         return f"{self.question}\t{self.context}"
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """Return question and passage by themselves, as they may stand in a corpus."""
+        return self.question, self.context
+
+    @property
     def located(self) -> Answer | None:
         """Return the first answer that stands at its offset, which is the one to train on."""
         return next((a for a in self.answers or () if a.start is not None), None)

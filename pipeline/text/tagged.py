@@ -37,6 +37,11 @@ class TaggedSentence:
         """Return what makes two sentences the same."""
         return " ".join(self.tokens)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the sentence as it may stand in a corpus: running text, or words with spaces."""
+        return "".join(self.tokens), self.content
+
 
 def iter_tagged_sentences(
     source: Path | BinaryIO, ledger: RowLedger, gold: Gold, json_lines: bool

@@ -135,3 +135,9 @@ def test_runs_remain_on_the_data_sets_that_can_be_had(catalog: Catalog):
 
 def test_what_is_for_people_reaches_no_stage(catalog: Catalog):
     assert catalog.corpus_spec("news") == {"sources": [{"path": "news.txt"}]}
+
+
+def test_the_corpora_of_a_model_are_those_of_its_chain(catalog: Catalog):
+    assert catalog.corpora_of("general") == ["news"]
+    assert catalog.corpora_of("special") == ["task", "news"]
+    assert catalog.corpora_of("foreign") == catalog.corpora_of("random") == []

@@ -104,6 +104,24 @@ def test_wrong_settings_stop_before_anything_runs(
     assert not (zoo.folder / "results").exists()
 
 
+def test_rows_are_looked_for_in_the_corpora_of_pre_training(zoo: Zoo) -> None:
+    """Those of the whole chain, each once; a random start has seen none."""
+    zoo.write("corpora/more", {**TINY["corpora/reviews"], "duplicates": "drop"})
+    zoo.write("instances/more", {**TINY["instances/lines"], "corpora": ["more", "reviews"]})
+    second = {**TINY["zoo/tiny_lstm"], "initial": "tiny_lstm", "instances": "more"}
+    zoo.write("zoo/second", second)
+    for start, corpora in (
+        ("pretrained", " --corpus data/corpora/more.txt data/corpora/reviews.txt"),
+        ("random", ""),
+    ):
+        target = f"results/6_evaluate/second/reviews/{start}_seed_7.json"
+        shown = zoo.snakemake("--dry-run", "--printshellcmds", target)
+        line = next(line for line in shown.splitlines() if "pipeline evaluate" in line)
+        assert f"--data data/datasets/reviews/test.tsv{corpora} --out {target}" in " ".join(
+            line.split()
+        )
+
+
 def test_names_cannot_leave_their_folder(zoo: Zoo) -> None:
     """S8: wildcards are the names in config/ and nothing else."""
     for target in (

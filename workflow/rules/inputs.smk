@@ -131,6 +131,13 @@ def probed_text(wildcards):
     return ["--in", corpus] if corpus else lines
 
 
+def pretraining_texts(wildcards):
+    """Return the corpora on which a model was pre-trained here, none for a random start."""
+    if wildcards.start == "random":
+        return []
+    return [f"data/corpora/{corpus}.txt" for corpus in CATALOG.corpora_of(wildcards.recipe)]
+
+
 def report_inputs(wildcards):
     """Return all that a report shows."""
     paths = []

@@ -290,7 +290,14 @@ class Zoo:
         ]
         predictions = path.with_suffix(".predictions.tsv")
         write_text(predictions, "\n".join(rows) + "\n")
-        write_json(path, {**self.metrics(accuracy, model), "predictions": digest_file(predictions)})
+        record = self.metrics(accuracy, model)
+        if init:
+            texts = self.folder / "data/corpora/reviews.txt"
+            record["stamp"]["inputs"]["corpus reviews"] = [digest_file(texts)]
+            for place, repeats in (("in_corpus", 3), ("in_either", 17)):
+                apart = {"repeats": repeats, "scored": 1741 - repeats}
+                record[place] = {**apart, "metrics": {"accuracy": accuracy}}
+        write_json(path, {**record, "predictions": digest_file(predictions)})
         return path
 
     def metrics(self, accuracy: float | None, model: str) -> dict[str, Any]:

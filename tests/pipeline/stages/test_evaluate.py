@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline.artifacts import read_json_artifact, read_tensor_stamp
+from pipeline.artifacts import digest_file, read_json_artifact, read_tensor_stamp
 from pipeline.training.checkpoint import load_tensors, save_tensors
 from tests.pipeline.labelled import evaluate, ranked, reviews, write, write_table
 
@@ -62,6 +62,78 @@ def test_rows_that_stand_in_training_are_counted_and_scored_apart(work):
     assert evaluate(folder, write(folder / "fresh.tsv", *fresh[:11])).code == 0
     alone = read_json_artifact(folder / "metrics.json")
     assert record["without_repeats"]["metrics"] == alone["metrics"]
+
+
+def seen_before(folder, *corpora):
+    """Return what evaluate says of rows seen in training, in a corpus, in either: rows, scored."""
+    assert evaluate(folder, folder / "dev.tsv", "--corpus", *corpora).code == 0
+    record = read_json_artifact(folder / "metrics.json")
+    places = (record[name] for name in ("without_repeats", "in_corpus", "in_either"))
+    return [(place["repeats"], place["scored"]) for place in places]
+
+
+def test_rows_that_stand_in_a_corpus_are_counted_and_scored_apart(work):
+    folder = work("classify")
+    train, dev = (
+        (folder / f"{part}.tsv").read_text(encoding="utf-8").splitlines()
+        for part in ("train", "dev")
+    )
+    write(folder / "dev.tsv", *dev, train[1])
+    texts = [row.partition("\t")[2] for row in dev[1:8]]
+    first = write(folder / "first.txt", *texts[:4], "别的")
+    second = write(folder / "second.txt", *(f"0\t{text}" for text in texts[4:]))
+    assert seen_before(folder, first, second) == [(1, 24), (7, 18), (8, 17)]
+    record = read_json_artifact(folder / "metrics.json")
+    assert record["stamp"]["inputs"]["corpus second"] == [digest_file(second)]
+    assert evaluate(folder, write(folder / "rest.tsv", *dev[:1], *dev[8:])).code == 0
+    alone = read_json_artifact(folder / "metrics.json")
+    assert record["in_either"]["metrics"] == alone["metrics"]
+    assert "in_corpus" not in alone and "in_either" not in alone
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "rows"),
+    [
+        ("pair", lambda fields: fields[:1], 2),
+        ("tag", lambda fields: [fields[0].replace(" ", "")], 1),
+        ("tag", lambda fields: fields[:1], 1),
+        ("rank", lambda fields: fields[:1], 4),
+    ],
+    ids=["second", "joined", "spaced", "question"],
+)
+def test_any_text_of_a_row_may_stand_in_a_corpus(work, name, lines, rows):
+    folder = work(name)
+    row = (folder / "dev.tsv").read_text(encoding="utf-8").splitlines()[1].split("\t")
+    fields = {"tag": row, "pair": row[2:], "rank": row[2:]}[name]
+    found = seen_before(folder, write(folder / "corpus.txt", *lines(fields)))
+    assert found[1][0] == rows
+
+
+def test_passages_that_stand_in_a_corpus(work):
+    folder = work("span")
+    data = json.loads((folder / "dev.json").read_text(encoding="utf-8"))
+    corpus = write(folder / "corpus.txt", data["data"][0]["paragraphs"][0]["context"])
+    assert evaluate(folder, folder / "dev.json", "--corpus", corpus).code == 0
+    record = read_json_artifact(folder / "metrics.json")
+    assert record["in_corpus"]["repeats"] + record["in_corpus"]["scored"] == 8
+    assert record["in_corpus"]["repeats"] >= 1
+
+
+def test_a_corpus_with_every_row_leaves_no_score(work):
+    folder = work("classify")
+    rows = (folder / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    corpus = write(folder / "corpus.txt", *(row.partition("\t")[2] for row in rows))
+    assert seen_before(folder, corpus) == [(0, 24), (24, 0), (24, 0)]
+    assert read_json_artifact(folder / "metrics.json")["in_corpus"]["metrics"] == {}
+
+
+def test_a_corpus_that_is_not_there(work):
+    folder = work("classify")
+    refused = evaluate(folder, folder / "dev.tsv", "--corpus", folder / "absent.txt")
+    assert refused.code == 66
+    assert refused.errors == [f"error: {folder}/absent.txt: no such file (--corpus)"]
+    assert not (folder / "metrics.json").exists()
+    assert not (folder / "predictions.tsv").exists()
 
 
 def test_rows_without_labels_are_predicted_and_not_scored(work):

@@ -21,12 +21,13 @@ def test_a_pair_with_everything():
     (example,), _ = read("id\tqid\tlabel\ttext_a\ttext_b\nx\t7\t1\t谁\t我\n")
     assert (example.id, example.group, example.label) == ("x", "7", "1")
     assert (example.text_a, example.text_b, example.line) == ("谁", "我", 2)
-    assert example.content == "谁\t我"
+    assert (example.content, example.texts) == ("谁\t我", ("谁", "我"))
 
 
 def test_without_ids_lines_are_the_ids():
     (example,), _ = read("label\ttext_a\n1\t谁\n")
     assert (example.id, example.text_b, example.group, example.content) == ("2", None, None, "谁")
+    assert example.texts == ("谁",)
 
 
 @pytest.mark.parametrize(
