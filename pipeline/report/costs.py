@@ -1,4 +1,4 @@
-"""What a run took: times and memory of its jobs, speed of its training.
+"""What a run took: times and memory of its jobs, speed of its training, and what was planned.
 
 These are facts of one run on one machine, not content: the report shows them apart from the rest.
 """
@@ -7,11 +7,12 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.errors import DataError
-from pipeline.report.results import Resources
+from pipeline.report.results import Comparison, RecipeResult, Resources
 from pipeline.report.settings import ReportedRecipe
 
 
@@ -53,6 +54,47 @@ def _resources(path: Path, stage: str, job: str, row: dict[str, str]) -> Resourc
 def _float(text: str) -> float:
     """Snakemake writes `-` or `NA` for what it could not sample."""
     return math.nan if text in {"-", "NA", ""} else float(text)
+
+
+class Cost(Protocol):
+    """What is needed of a line of a plan."""
+
+    @property
+    def stage(self) -> str:
+        """Stage."""
+        ...
+
+    @property
+    def jobs(self) -> int:
+        """Jobs of the stage."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """What they take together."""
+        ...
+
+
+def compare(plan: Iterable[Cost], resources: Sequence[Resources]) -> list[Comparison]:
+    """Return plan beside fact for each stage of which a job has run.
+
+    Of a stage that ran in part, the plan's part is that of as many jobs.
+    """
+    found = []
+    for cost in plan:
+        seconds = [job.seconds for job in resources if job.stage == cost.stage]
+        if seconds and cost.jobs:
+            predicted = cost.seconds * len(seconds) / cost.jobs
+            found.append(Comparison(
+                stage=cost.stage, jobs=cost.jobs, measured_jobs=len(seconds),
+                predicted_seconds=predicted, seconds=sum(seconds),
+            ))  # fmt: skip
+    return found
+
+
+def plan_beside(recipe: RecipeResult) -> list[Comparison]:
+    """Return plan beside fact for a recipe, empty without a plan."""
+    return compare(recipe.planned, recipe.resources)
 
 
 def read_speed(folder: Path) -> float | None:

@@ -14,7 +14,16 @@ from pipeline.report.costs import read_resources, read_speed
 from pipeline.report.inside import probe_files, read_answers
 from pipeline.report.inventory import Artifact, scan
 from pipeline.report.mistakes import read_mistakes
-from pipeline.report.results import Answers, Metrics, RecipeResult, Run, Step, Tuning, parse
+from pipeline.report.results import (
+    Answers,
+    Metrics,
+    Planned,
+    RecipeResult,
+    Run,
+    Step,
+    Tuning,
+    parse,
+)
 from pipeline.report.settings import ReportedRecipe, ScoreSet
 from pipeline.report.training import count_parameters, join_training
 
@@ -81,6 +90,7 @@ class Gatherer:
             lineage=[self._step(artifact) for artifact in lineage],
             versions=_versions(lineage),
             resources=read_resources(self.results / "benchmarks", recipe),
+            planned=self._planned(recipe.name),
             tokens_per_second=read_speed(self.results / "logs" / "pretrain" / recipe.name),
         )
 
@@ -175,6 +185,14 @@ class Gatherer:
         if name is None or not path.exists():
             return {}
         return {"name": name, **read_json_artifact(path, stage)}
+
+    def _planned(self, recipe: str) -> list[Planned]:
+        """Return what `plan --out results/plan.json` foretold of a recipe; empty without one."""
+        path = self.results / "plan.json"
+        if not path.exists():
+            return []
+        lines = read_json_artifact(path, "plan")["recipes"].get(recipe, [])
+        return [parse(Planned, line, f"{path}: {recipe}") for line in lines]
 
     def _lineage(self, ends: Sequence[Path]) -> list[Artifact]:
         """Return the files `ends` and all they were made from, in the order of the folders."""

@@ -18,6 +18,7 @@ from pipeline.errors import printable
 from pipeline.recipes import Start
 from pipeline.report.books import books_of, label_counts, notes_of
 from pipeline.report.chain import STAGE_ORDER, chain_of, label_of
+from pipeline.report.costs import plan_beside
 from pipeline.report.filters import FILTERS, signed
 from pipeline.report.overlap import PLACES, corpus_note, overlaps
 from pipeline.report.plots import (
@@ -119,6 +120,7 @@ def _content(report: Report) -> dict[str, Any]:
         ],
         "mistakes": list(_mistakes(report, tables)),
         "chains": [(recipe, chain_of(recipe)) for recipe in report.recipes if recipe.lineage],
+        "plans": [(recipe, found) for recipe in report.recipes if (found := plan_beside(recipe))],
         "costs": stage_costs(report, STAGE_ORDER),
         "speeds": report.speeds or any(recipe.tokens_per_second for recipe in report.recipes),
         "ratios": ratio_rows(report.spec.ratios, report.speeds),

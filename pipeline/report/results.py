@@ -268,6 +268,31 @@ class Resources(Record):
     cpu_seconds: Figure
 
 
+class Planned(Record):
+    """A stage's line in a plan."""
+
+    stage: str
+    jobs: int
+    seconds: Figure
+
+
+class Comparison(Record):
+    """What a stage was planned to take beside what it took."""
+
+    stage: str
+    jobs: int
+    """Jobs of the plan."""
+    measured_jobs: int
+    predicted_seconds: Figure
+    """Of as many jobs as were measured."""
+    seconds: Figure
+
+    @property
+    def ratio(self) -> float:
+        """Fact over plan."""
+        return self.seconds / self.predicted_seconds if self.predicted_seconds else math.nan
+
+
 class Step(Record):
     """A file of the lineage."""
 
@@ -297,6 +322,8 @@ class RecipeResult(Record):
     lineage: list[Step] = []
     versions: dict[str, list[str]] = {}
     resources: list[Resources] = []
+    planned: list[Planned] = []
+    """What results/plan.json says of it."""
     tokens_per_second: float | None = None
     measured_elsewhere: bool = False
     """Whether this comes from a figures file instead of results at hand."""

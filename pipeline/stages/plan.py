@@ -2,14 +2,17 @@
 
 Speed and memory come from a rehearsal: a few seconds of the trainer's own steps on this machine.
 RECIPE may be `zoo`: all of config/zoo. With --tokens-per-second, of a device that is not at hand,
-nothing is rehearsed, and every model is taken to run at that speed.
+nothing is rehearsed, and every model is taken to run at that speed. Where jobs of a recipe have run
+here, what they took stands beside the plan.
 """
 
 import argparse
 import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,16 @@ from rich.table import Table
 from pipeline.artifacts import make_stamp, write_json
 from pipeline.catalog import Catalog
 from pipeline.config import load_catalog
+from pipeline.report.costs import compare, read_resources
+from pipeline.report.results import Comparison, Resources
+from pipeline.report.settings import ReportedRecipe
 from pipeline.spec import FinetuneSpec, PretrainSpec
 from pipeline.stages.check import chosen_recipes, outline_recipe, vocab_size
-from pipeline.stages.planning import Plan, Speed, StageCost, Texts, add_up
+from pipeline.stages.planning import Plan, Speed, StageCost, add_up
+from pipeline.stages.text_sizes import Texts
 
 REHEARSAL_SECONDS = 3.0
+ALL = "in all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,21 +54,36 @@ def run(args: argparse.Namespace) -> None:
     mirror = catalog.config.mirror or os.environ.get("PIPELINE_MIRROR")
     texts = Texts(catalog, args.results, args.data, Path(mirror) if mirror else None)
     plans: dict[str, list[StageCost]] = {}
-    console = Console(highlight=False)
+    facts: dict[str, list[Comparison]] = {}
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     for name in chosen_recipes(catalog, named):
         parameters = sum(p.numel() for p in outline_recipe(catalog, name).parameters())
         plan = Plan(catalog, texts, name, parameters)
         speeds, ranks = _speeds(catalog, plan, args.tokens_per_second)
         plans[name] = list(plan.costs(*speeds, ranks))
-        console.print(_title(plan, speeds[0], ranks))
-        console.print(_table(plans[name], args.devices))
+        facts[name] = compare(plans[name], _resources(plan, args.results))
+        console.print(_title(plan, speeds[0], ranks, args), soft_wrap=True)
+        if plan.left_out:
+            names = ", ".join(plan.left_out)
+            console.print(f"not at hand, not counted in fine-tuning: {names}", soft_wrap=True)
+        console.print(_table(plans[name], args.devices, facts[name]))
     if len(plans) > 1:
         console.print(f"{len(plans)} recipes together; files that several of them use count once")
         console.print(_table(add_up(catalog, plans), args.devices))
     if args.out:
         stamp = make_stamp("plan", {"recipes": list(plans)}, {})
         costs = {name: [asdict(cost) for cost in plan] for name, plan in plans.items()}
-        write_json(args.out, {"stamp": stamp, "recipes": costs})
+        ran = {name: [fact.model_dump() for fact in found] for name, found in facts.items()}
+        write_json(args.out, {"stamp": stamp, "recipes": costs, "measured": ran})
+
+
+def _resources(plan: Plan, results: Path) -> list[Resources]:
+    """Return what the jobs of a plan took that have run here."""
+    recipe = ReportedRecipe(
+        name=plan.name, vocabulary=plan.vocabulary, instances=plan.recipe.instances
+    )
+    found = read_resources(results / "benchmarks", recipe)
+    return [job for job in found if (job.stage, job.job) in plan.job_names()]
 
 
 def _speeds(catalog: Catalog, plan: Plan, stated: float | None) -> tuple[tuple[Speed, Speed], int]:
@@ -69,16 +92,15 @@ def _speeds(catalog: Catalog, plan: Plan, stated: float | None) -> tuple[tuple[S
         return (Speed(stated, 0), Speed(stated, 0)), 1
     size, tokens = plan.size, vocab_size(catalog, plan.name)
     lengths = size.lengths if size else [128]
-    tuning = partial(_rehearse_finetuning, _finetune_values(catalog, plan), lengths, tokens)
+    values = _finetune_values(catalog, plan)
     # A process of its own for each, so that one's peak memory is not the other's.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        finetuning = pool.submit(tuning).result()
+        finetuning = pool.submit(_rehearse_finetuning, values, lengths, tokens).result()
         if not plan.recipe.instances:
             return (finetuning, finetuning), 1
         section = catalog.instances[plan.recipe.instances]
-        spec = catalog.pretrain_spec(plan.name)
-        training = partial(_rehearse_pretraining, spec, lengths, tokens, section.seq_length)
-        pretraining = pool.submit(training).result()
+        rows = catalog.pretrain_spec(plan.name), lengths, tokens, section.seq_length
+        pretraining = pool.submit(_rehearse_pretraining, *rows).result()
     return (pretraining, finetuning), min(catalog.config.ranks, os.cpu_count() or 1)
 
 
@@ -94,8 +116,9 @@ def _finetune_values(catalog: Catalog, plan: Plan) -> dict[str, Any]:
 def _rehearse_finetuning(values: dict[str, Any], lengths: list[int], tokens: int) -> Speed:
     from pipeline.training.rehearsal import rehearse_finetuning
 
+    start = time.process_time()
     found = rehearse_finetuning(FinetuneSpec(**values), lengths, tokens, REHEARSAL_SECONDS)
-    return Speed(found.tokens_per_second, found.peak_bytes)
+    return Speed(found.tokens_per_second, found.peak_bytes, start)
 
 
 def _rehearse_pretraining(
@@ -103,31 +126,35 @@ def _rehearse_pretraining(
 ) -> Speed:
     from pipeline.training.rehearsal import rehearse_pretraining
 
+    start = time.process_time()
     spec = PretrainSpec(**values)
     found = rehearse_pretraining(spec, lengths, tokens, seq_length, REHEARSAL_SECONDS)
-    return Speed(found.tokens_per_second, found.peak_bytes)
+    return Speed(found.tokens_per_second, found.peak_bytes, start)
 
 
-def _title(plan: Plan, speed: Speed, ranks: int) -> str:
-    size = plan.size
-    text = f"{size.tokens:,} tokens in {size.rows:,} rows, {size.known_from}" if size else "no text"
+def _title(plan: Plan, speed: Speed, ranks: int, args: argparse.Namespace) -> str:
+    size, devices = plan.size, f" of {args.devices} devices" if args.devices else ""
+    text = "no text"
+    if size:
+        counted = f"{size.tokens:,} tokens in {size.rows:,} rows, " if size.rows else ""
+        text = counted + size.known_from
+    where = f"on each of {ranks} ranks"
+    if args.tokens_per_second:
+        where = f"stated{devices}, fine-tuning included"
     return (
         f"{plan.name}: {plan.weights / 4e6:.1f} million parameters; {text}; "
-        f"{speed.tokens_per_second:,.0f} tokens/s on each of {ranks} ranks"
+        f"{speed.tokens_per_second:,.0f} tokens/s {where}"
     )
 
 
-def _table(costs: list[StageCost], devices: int) -> Table:
+def _table(costs: list[StageCost], devices: int, facts: Sequence[Comparison] = ()) -> Table:
     table = Table(box=None)
     columns = ["stage", "jobs", "tokens", "time", "memory", "disk"]
-    for column in columns + ["device-hours"] * bool(devices):
+    columns += ["device-hours"] * bool(devices) + ["measured", "of plan"] * bool(facts)
+    for column in columns:
         table.add_column(column, justify="left" if column == "stage" else "right")
-    seconds, disk = sum(cost.seconds for cost in costs), sum(cost.disk_bytes for cost in costs)
-    total = StageCost(
-        "in all", sum(c.jobs for c in costs), sum(c.tokens for c in costs), seconds,
-        max(cost.memory_bytes for cost in costs), disk,
-    )  # fmt: skip
-    for cost in [*costs, total]:
+    ran = {fact.stage: fact for fact in [*facts, *_all_facts(facts)]}
+    for cost in [*costs, _all_costs(costs)]:
         table.add_row(
             cost.stage,
             str(cost.jobs),
@@ -136,15 +163,45 @@ def _table(costs: list[StageCost], devices: int) -> Table:
             _bytes(cost.memory_bytes),
             _bytes(cost.disk_bytes),
             *[f"{cost.seconds * devices / 3600:,.1f}"] * bool(devices),
+            *(_measured(ran[cost.stage]) if cost.stage in ran else ()),
         )
     return table
+
+
+def _all_costs(costs: Sequence[StageCost]) -> StageCost:
+    return StageCost(
+        ALL,
+        sum(cost.jobs for cost in costs),
+        sum(cost.tokens for cost in costs),
+        sum(cost.seconds for cost in costs),
+        max(cost.memory_bytes for cost in costs),
+        sum(cost.disk_bytes for cost in costs),
+    )
+
+
+def _all_facts(facts: Sequence[Comparison]) -> Iterator[Comparison]:
+    """Yield the sum of what has run, if anything has."""
+    if facts:
+        yield Comparison(
+            stage=ALL,
+            jobs=sum(fact.jobs for fact in facts),
+            measured_jobs=sum(fact.measured_jobs for fact in facts),
+            predicted_seconds=sum(fact.predicted_seconds for fact in facts),
+            seconds=sum(fact.seconds for fact in facts),
+        )
+
+
+def _measured(fact: Comparison) -> tuple[str, str]:
+    """Return time and its ratio to the plan, with the number of jobs where it is not all."""
+    some = "" if fact.measured_jobs == fact.jobs else f" ({fact.measured_jobs} of {fact.jobs} jobs)"
+    return f"{_duration(fact.seconds)}{some}", f"{fact.ratio:.2f}"
 
 
 def _duration(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _bytes(count: int) -> str:

@@ -1,11 +1,12 @@
 """Rehearse a few training steps on made-up rows of given lengths: speed and memory beforehand.
 
-The rows stand in for an instance set that may not exist yet; the steps are the trainer's own.
+The rows stand in for an instance set that may not exist yet; the steps are the trainer's own. What
+other programs take of the processor meanwhile does not count.
 """
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -83,10 +84,9 @@ def rehearse_pretraining(
         training.run(training.step + steps, cast(Any, None), lambda: False, lambda line: None)
 
     train(WARM_UP_STEPS)
-    began, tokens = time.perf_counter(), training.tokens
-    while time.perf_counter() - began < seconds:
-        train(1)
-    return _measured(training.tokens - tokens, time.perf_counter() - began)
+    tokens = training.tokens
+    taken = _take(lambda: train(1), seconds, device)
+    return _measured(training.tokens - tokens, taken)
 
 
 def rehearse_finetuning(
@@ -110,12 +110,26 @@ def rehearse_finetuning(
         optimizer.step()
         optimizer.zero_grad()
 
-    train()
-    began, steps = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
         train()
         steps += 1
-    return _measured(steps * int(rows.lengths.sum()), time.perf_counter() - began)
+
+    train()
+    taken = _take(step, seconds, device)
+    return _measured(steps * int(rows.lengths.sum()), taken)
+
+
+def _take(step: Callable[[], None], seconds: float, device: torch.device) -> float:
+    """Repeat a step for about `seconds`; return what it took, of the processor where it is one."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    began, ends = clock(), time.perf_counter() + seconds
+    step()
+    while time.perf_counter() < ends:
+        step()
+    return clock() - began
 
 
 def _device() -> torch.device:

@@ -37,6 +37,8 @@ rule instances_join:
         "results/2_instances/{instances}/manifest.json",
     log:
         "results/logs/instances/{instances}/join.log",
+    benchmark:
+        "results/benchmarks/instances/{instances}/join.tsv"
     localrule: True
     conda:
         "../../environment.yml"

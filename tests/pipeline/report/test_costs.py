@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.report.costs import read_resources, read_speed
+from pipeline.report.costs import compare, read_resources, read_speed
+from pipeline.report.results import Planned, Resources
 from pipeline.report.settings import ReportedRecipe
 from tests.pipeline.report.zoo import BENCHMARK_COLUMNS, Zoo
 
@@ -48,3 +49,17 @@ def test_speed_is_the_median_and_torn_lines_do_not_count(tmp_path: Path) -> None
 def test_a_finished_zoo(finished: Zoo) -> None:
     jobs = read_resources(finished.results / "benchmarks", ReportedRecipe(name="reviews_lstm"))
     assert [job.stage for job in jobs] == ["finetune"] * 6 + ["pretrain"] * 4
+
+
+def job(stage: str, seconds: float) -> Resources:
+    return Resources(stage=stage, job="tiny", seconds=seconds, peak_mb=1, cpu_seconds=1)
+
+
+def test_a_plan_beside_what_ran() -> None:
+    plan = [Planned(stage=s, jobs=4, seconds=80) for s in ("pretrain", "finetune")]
+    (found,) = compare(plan, [job("pretrain", 20), job("pretrain", 30), job("vocab", 1)])
+    assert (found.stage, found.measured_jobs, found.jobs) == ("pretrain", 2, 4)
+    assert (found.predicted_seconds, found.seconds, found.ratio) == (40, 50, 1.25)
+    nothing = Planned(stage="vocab", jobs=1, seconds=0)
+    assert math.isnan(compare([nothing], [job("vocab", 1)])[0].ratio)
+    assert compare([], [job("vocab", 1)]) == compare(plan, []) == []

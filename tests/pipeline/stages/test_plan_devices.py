@@ -40,7 +40,7 @@ def test_published_time_at_the_published_speed(
     assert training["seconds"] / 86_400 == pytest.approx(17.6, abs=0.05)
     said = capsys.readouterr().out
     lines = [line.split() for line in said.split("\n") if line.startswith(" pretrain")]
-    assert [line[-1] for line in lines] == ["10,112.5", "10,112.5", "20,225.1"]
+    assert [line[-1] for line in lines] == ["10,112.6", "10,112.6", "20,225.1"]
     assert "2 recipes together" in said
 
 
