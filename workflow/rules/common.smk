@@ -116,6 +116,11 @@ def spec(make, *names):
     return lambda wildcards: canonical_json(make(*(wildcards[name] for name in names)))
 
 
+def probe_of(wildcards):
+    """Return the section that says what a recipe's model is asked."""
+    return CATALOG.zoo[wildcards.recipe].probes[wildcards.probe]
+
+
 def time_limit():
     """Return the profile's limit for every job, in minutes; 0 where it has none."""
     limit = (workflow.resource_settings.default_resources or {}).get("runtime")

@@ -101,11 +101,6 @@ def pretrained_model(wildcards):
     return [] if random else f"results/4_average/{wildcards.recipe}.safetensors"
 
 
-def probe_of(wildcards):
-    """Return the section that says what a recipe's model is asked."""
-    return CATALOG.zoo[wildcards.recipe].probes[wildcards.probe]
-
-
 def probed_files(wildcards):
     """Return the model that is asked, its vocabulary, and the corpus if one is read."""
     return {
@@ -133,9 +128,8 @@ def probed_text(wildcards):
 
 def pretraining_texts(wildcards):
     """Return the corpora on which a model was pre-trained here, none for a random start."""
-    if wildcards.start == "random":
-        return []
-    return [f"data/corpora/{corpus}.txt" for corpus in CATALOG.corpora_of(wildcards.recipe)]
+    corpora = [] if wildcards.start == "random" else CATALOG.corpora_of(wildcards.recipe)
+    return [f"data/corpora/{corpus}.txt" for corpus in corpora]
 
 
 def report_inputs(wildcards):
