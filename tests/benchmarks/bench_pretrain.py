@@ -132,8 +132,8 @@ class Bench:
         rows = InstanceSet.open(instances)
         return rows.num_tokens / rows.num_rows
 
-    def ours(self, case: Case) -> float:
-        """Return real tokens per second of our trainer on two ranks."""
+    def ours(self, case: Case, ranks: int = THREADS) -> float:
+        """Return real tokens per second of our trainer."""
         instances = self.prepare(case)
         warm = max(1, case.steps // 2)
         total = warm + case.steps
@@ -150,7 +150,7 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self.folder) as state:
             done = run("pretrain", "--spec", json.dumps(spec), "--instances", instances,
                        "--vocab", self.vocab, "--out", out / "run", "--state", state,
-                       "--log", out / "log", "--set", f"ranks={THREADS}")  # fmt: skip
+                       "--log", out / "log", "--set", f"ranks={ranks}")  # fmt: skip
         assert done.returncode == 0, done.stderr
         lines = [json.loads(x) for x in (out / "log" / "metrics.jsonl").read_text().splitlines()]
         tokens = lines[-1]["tokens"] - lines[warm - 1]["tokens"]
