@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup quickstart report test test-all check bench clean-state
+.PHONY: help setup quickstart report test test-all check bench bench-finetune \
+  bench-models clean-state
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(VENV)/.installed  ## make .venv with everything, development tools included
 
@@ -43,6 +44,14 @@ check: setup  ## linters, formatters, types
 bench: setup  ## speed and memory; REFERENCE=path CORPUS=path compare with the reference
 	python -m tests.benchmarks.bench $(if $(REFERENCE),--reference "$(REFERENCE)") \
 	  $(if $(CORPUS),--corpus "$(CORPUS)")
+
+bench-finetune: setup  ## scores and cost of fine-tuning; DATA=folder, REFERENCE=path, 2.5 hours
+	@test -n "$(DATA)" || { echo "error: DATA is missing; a folder for each data set" >&2; exit 64; }
+	python -m tests.benchmarks.bench_finetune --data "$(DATA)" --work state/bench-finetune \
+	  $(if $(REFERENCE),--reference "$(REFERENCE)")
+
+bench-models: setup  ## speed of the zoo's models beside one another; CORPUS=path
+	$(if $(CORPUS),CORPUS="$(CORPUS)") python -m tests.benchmarks.bench_models
 
 clean-state:  ## remove resume points of unfinished training
 	rm -rf state
