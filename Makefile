@@ -45,10 +45,10 @@ bench: setup  ## speed and memory; REFERENCE=path CORPUS=path compare with the r
 	python -m tests.benchmarks.bench $(if $(REFERENCE),--reference "$(REFERENCE)") \
 	  $(if $(CORPUS),--corpus "$(CORPUS)")
 
-bench-finetune: setup  ## scores and cost of fine-tuning; DATA=folder, REFERENCE=path, 2.5 hours
+bench-finetune: setup  ## scores and cost of fine-tuning; DATA=folder REFERENCE=path MODEL=path, hours
 	@test -n "$(DATA)" || { echo "error: DATA is missing; a folder for each data set" >&2; exit 64; }
 	python -m tests.benchmarks.bench_finetune --data "$(DATA)" --work state/bench-finetune \
-	  $(if $(REFERENCE),--reference "$(REFERENCE)")
+	  $(if $(REFERENCE),--reference "$(REFERENCE)") $(if $(MODEL),--model "$(MODEL)")
 
 bench-models: setup  ## speed of the zoo's models beside one another; CORPUS=path
 	$(if $(CORPUS),CORPUS="$(CORPUS)") python -m tests.benchmarks.bench_models

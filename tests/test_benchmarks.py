@@ -15,7 +15,7 @@ import pytest
 from pipeline.artifacts import read_json_artifact
 from tests.benchmarks import bench_finetune, bench_models
 from tests.benchmarks.finetune_figures import compare, summarize, summarize_sides
-from tests.benchmarks.finetune_reference import DEFECTS, MENDED, STANDING, diagnose, read_score
+from tests.benchmarks.finetune_reference import DEFECTS, MENDED, diagnose, read_score, standing
 from tests.benchmarks.finetune_rows import CASES, cut, first_seen_labels
 from tests.benchmarks.processes import Job, elapsed, run_jobs
 from tests.faults.kit import review_lines
@@ -126,8 +126,9 @@ def test_tags_are_numbered_in_the_order_in_which_they_come(tmp_path: Path) -> No
 
 def test_every_defect_is_described() -> None:
     named = {defect for mended in MENDED.values() for defect in mended}
-    named |= {defect for defects in STANDING.values() for defect in defects}
     assert named <= set(DEFECTS)
+    assert all("D-01" in standing(case) for case in CASES.values())
+    assert [name for name, case in CASES.items() if "D-20" in standing(case)] == ["cmrc2018_dbqa"]
 
 
 @pytest.mark.parametrize(

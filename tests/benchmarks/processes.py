@@ -1,5 +1,6 @@
 """Processes of benchmarks: several side by side, each with its wall-clock and CPU seconds."""
 
+import argparse
 import contextlib
 import os
 import platform
@@ -83,6 +84,22 @@ def elapsed(seconds: Sequence[float], slots: int) -> float:
     for length in seconds:
         ends[ends.index(min(ends))] += length
     return max(ends)
+
+
+def command_line(name: str, args: argparse.Namespace) -> str:
+    """Return a benchmark's command with names for paths, which differ from machine to machine."""
+    parts = [f"python -m tests.benchmarks.{name}"]
+    for key, value in vars(args).items():
+        option = f"--{key.replace('_', '-')}"
+        if isinstance(value, Path):
+            parts.append(f"{option} {key.upper()}")
+        elif value is True:
+            parts.append(option)
+        elif isinstance(value, list):
+            parts.append(f"{option} {','.join(map(str, value))}")
+        elif value not in (None, False):
+            parts.append(f"{option} {shlex.quote(str(value))}")
+    return " ".join(parts)
 
 
 def describe_machine() -> str:
