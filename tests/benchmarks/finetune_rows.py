@@ -119,7 +119,7 @@ def _whole_questions(rows: Iterator[dict[str, str]], count: int) -> Iterator[dic
 
 
 def _write_table(path: Path, rows: Iterable[dict[str, str]]) -> None:
-    lines = []
+    lines: list[str] = []
     for row in rows:
         if not lines:
             lines.append("\t".join(row))
