@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts import read_json_artifact
+from pipeline.report.speeds import read_speeds
 from tests.benchmarks import bench_finetune, bench_models
 from tests.benchmarks.finetune_figures import compare, summarize, summarize_sides
 from tests.benchmarks.finetune_reference import DEFECTS, MENDED, diagnose, read_score, standing
@@ -59,15 +60,14 @@ def test_models_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     arguments += ["--steps", "2", "--lines", "20", "--json", str(path)]
     found = bench_models.main(arguments)
     assert found == read_json_artifact(path, "bench_models")
-    assert [(item["model"], item["what"]) for item in found["speeds"]] == [
+    speeds = read_speeds(path)
+    assert [(speed.model, speed.what) for speed in speeds] == [
         ("mini_bert_tiny", "train"),
         ("mini_bert_tiny", "infer"),
         ("mini_lstm", "train"),
         ("mini_lstm", "infer"),
     ]
-    for item in found["speeds"]:
-        assert item["spread"] == [item["tokens_per_second"]] * 2
-        assert item["tokens_per_second"] > 0
+    assert all(speed.tokens_per_second > 0 == speed.spread for speed in speeds)
 
 
 # Rows -----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Speeds that a benchmark measured, from a committed file, and how they compare between models.
 
-The file is a JSON list; an item is one measurement, all keys required:
+`python -m tests.benchmarks.bench_models --json` writes it: a stamped record whose `speeds` hold one
+item for each measurement, all keys required:
 
     {"model": "bert_tiny",            a name in config/architectures
      "machine": "2 cores of ...",     what it ran on, for people
@@ -20,11 +21,11 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from pipeline.artifacts import read_json_artifact
 from pipeline.errors import DataError
 from pipeline.registry import describe
 from pipeline.report.settings import ReportedRatio
 from pipeline.spec import Count, Name, NonNegative, Positive, Settings
-from pipeline.strict import read_json
 
 
 class MeasuredSpeed(Settings):
@@ -54,15 +55,16 @@ class MeasuredSpeed(Settings):
 def read_speeds(path: Path) -> list[MeasuredSpeed]:
     """Return the measurements of a file in its order.
 
-    Raises MissingError, and DataError with one line for each wrong item.
+    Raises MissingError, ArtifactError (damaged or edited), ConfigError (something else), and
+    DataError with one line for each wrong item.
     """
-    items = read_json(path)
+    items = read_json_artifact(path, "bench_models").get("speeds")
     if not isinstance(items, list):
-        raise DataError(f"{path}: not a list of speeds; see pipeline/report/speeds.py")
+        raise DataError(f"{path}: no list of speeds; see pipeline/report/speeds.py")
     speeds: list[MeasuredSpeed] = []
     problems: list[str] = []
     for position, item in enumerate(items):
-        where = f"{path}: {position}"
+        where = f"{path}: speeds.{position}"
         if not isinstance(item, dict):
             problems.append(f"{where}: not an object")
             continue

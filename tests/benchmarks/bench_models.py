@@ -140,8 +140,8 @@ def document(found: Speeds, args: argparse.Namespace, inputs: dict[str, str]) ->
                 "machine": machine,
                 "ranks": ranks,
                 "what": what,
-                "tokens_per_second": round(statistics.median(values), 1),
-                "spread": [round(min(values), 1), round(max(values), 1)],
+                "tokens_per_second": round(statistics.fmean(values), 1),
+                "spread": round(statistics.stdev(values), 1) if len(values) > 1 else 0.0,
                 "command": command,
             }
             for (name, what, ranks), values in found.items()

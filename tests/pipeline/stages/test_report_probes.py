@@ -11,6 +11,7 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.artifacts import read_json_artifact, read_tensor_stamp
 from tests.pipeline.report.test_speeds import BASE, TINY
+from tests.pipeline.report.test_speeds import write as write_speeds
 from tests.pipeline.report.zoo import Zoo, report_spec
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m\u202e&\"'"
@@ -196,9 +197,7 @@ def test_damaged_figures_are_refused(zoo: Zoo, capsys: pytest.CaptureFixture[str
 
 
 def speeds(zoo: Zoo, *items: dict[str, Any]) -> Path:
-    path = zoo.folder / "speed.json"
-    path.write_text(json.dumps(items))
-    return path
+    return write_speeds(zoo.folder, list(items))
 
 
 def test_speeds_stand_beside_the_published_ones(zoo: Zoo) -> None:
@@ -236,6 +235,6 @@ def test_a_ratio_that_nobody_measured_is_a_gap(zoo: Zoo) -> None:
 def test_wrong_speeds_are_refused(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     path = speeds(zoo, {**TINY, "spread": "much"})
     (line,) = refused(zoo, capsys, 65, "--speeds", path)
-    assert line.startswith(f"error: {path}: 0.spread: input should be a valid number")
+    assert line.startswith(f"error: {path}: speeds.0.spread: input should be a valid number")
     missing = zoo.folder / "none.json"
     assert refused(zoo, capsys, 66, "--speeds", missing) == [f"error: {missing}: no such file"]
