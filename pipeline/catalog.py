@@ -183,6 +183,18 @@ class Catalog:
             if not (section.corpus and self._corpus_lacks(section.corpus))
         ]
 
+    def rows_of(self, selection: str) -> list[str]:
+        """Return the recipes that all, zoo or zoo_mini names, those that cannot run included."""
+        if selection == "all":
+            return self.config.recipes
+        return [name for name in self.zoo if selection == "zoo" or name.endswith("_mini")]
+
+    def selected(self, selection: str) -> list[str]:
+        """Return the recipes that all, zoo or zoo_mini builds: of the zoo those that can run."""
+        if selection == "all":
+            return self.rows_of(selection)
+        return [name for name in self.rows_of(selection) if not self.unavailable(name)]
+
     def unavailable(self, recipe: str) -> str:
         """Return what the user must supply before a recipe can run; empty once it is there.
 

@@ -16,14 +16,11 @@ from pipeline.report.tables import Headline, HeadlineRow, Report, headlines, pub
 
 def to_json(report: Report) -> dict[str, Any]:
     """Return the report as JSON values with a stamp; NaN is written as the string `NaN`."""
-    inputs = {
-        "metrics": [
-            run.result.model
-            for recipe in report.recipes
-            for run in recipe.runs
-            if run.result is not None
-        ]
-    }
+    inputs: dict[str, list[str]] = {}
+    for recipe in report.recipes:
+        role = "figures" if recipe.measured_elsewhere else "metrics"
+        digests = [run.digest or run.result.model for run in recipe.runs if run.result]
+        inputs.setdefault(role, []).extend(digests)
     return {
         "stamp": make_stamp("report", report.spec.model_dump(mode="json"), inputs),
         "headline": [_headline_json(table) for table in headlines(report)],

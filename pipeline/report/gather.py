@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import read_json_artifact, read_tensor_stamp
+from pipeline.artifacts import digest_value, read_json_artifact, read_tensor_stamp
 from pipeline.errors import ArtifactError, DataError, printable
 from pipeline.recipes import Start
 from pipeline.report.costs import read_resources, read_speed
@@ -102,7 +102,8 @@ class Gatherer:
         run = Run(dataset=dataset, start=start, seed=seed, place=f"6_evaluate/{name}.json")
         if not path.exists():
             return run
-        result = parse(Metrics, read_json_artifact(path, "evaluate"), str(path))
+        record = read_json_artifact(path, "evaluate")
+        result = parse(Metrics, record, str(path))
         if result.main_metric and result.main_metric not in result.metrics:
             main = printable(result.main_metric)
             raise DataError(f"{path}: main_metric '{main}' is not among its metrics")
@@ -110,6 +111,7 @@ class Gatherer:
         model = self.results / "5_finetune" / f"{name}.safetensors"
         found = {
             "result": result,
+            "digest": digest_value(record),
             "tuning": self._tuning(recipe, run, result, model) if model.exists() else None,
             "mistakes": read_mistakes(path.with_suffix(".predictions.tsv"), self.examples),
         }

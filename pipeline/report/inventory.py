@@ -112,7 +112,12 @@ def _vouched(record: Mapping[str, Any]) -> Iterator[str]:
             yield from (part[name] for name in ("digest", "sha256") if name in part)
 
 
-_VOUCHED = {"vocab": ("vocabulary",), "pretrain": ("weights", "optimizer"), "fetch": ("text",)}
+_VOUCHED = {
+    "vocab": ("vocabulary",),
+    "pretrain": ("weights", "optimizer"),
+    "fetch": ("text",),
+    "evaluate": ("predictions",),
+}
 
 
 def source_pattern(artifact: Artifact, role: str) -> str | None:

@@ -1,25 +1,38 @@
 """What made a file, from what, and what has changed since: settings, and files at their places."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
-
+from pipeline.artifacts import digest_file
 from pipeline.catalog import Catalog
 from pipeline.errors import MissingError, printable
-from pipeline.recipes import Start
-from pipeline.registry import INSTANCES, PROBES
-from pipeline.report.inventory import Artifact, Inventory, Link, source_pattern
-from pipeline.sources import CorpusSpec, DatasetSpec
-from pipeline.spec import FinetuneSpec, InstancesSpec, PretrainSpec, VocabSpec
+from pipeline.report.inventory import RUN_FOLDERS, Artifact, Inventory, Link, source_pattern
+from pipeline.report.today import (
+    current_corpora,
+    current_digest,
+    current_places,
+    current_settings,
+)
 
 LinkState = Literal["as it was", "changed", "not here", "not a file"]
 
 # Digests of content, not of a file that could be found.
-CONTENT_ROLES = frozenset({"shard", "text", "corpora", "published"})
+CONTENT_ROLES = frozenset({"shard", "text", "corpora", "published", "settings"})
+
+# Stage -> what its jobs make, by the name of a job's log and benchmark.
+_MADE = {
+    "check": "0_check/{}.json",
+    "vocab": "1_vocab/{}.json",
+    "instances": "2_instances/{}.json",
+    "pretrain": "3_pretrain/{}.json",
+    "average": "4_average/{}.safetensors",
+    "finetune": "5_finetune/{}.safetensors",
+    "evaluate": "6_evaluate/{}.json",
+    "report": "7_report/{}.json",
+    "convert": "models/{}/model.safetensors",
+}
 
 
 def link_state(
@@ -37,20 +50,62 @@ def link_state(
 
 
 def record_of(path: Path, inventory: Inventory) -> Artifact:
-    """Return the artefact that tells of a file: the file itself or the record beside it.
+    """Return the artefact that tells of a file: itself, its record, or the result of its job.
 
-    Raises MissingError if there is neither.
+    The record stands beside it, or states its digest wherever it is.
+
+    Raises MissingError if there is none, and what reading it raised.
     """
     if not path.exists():
         raise MissingError(f"{path}: no such file")
+    if (made := _made_by_job(path)) is not None:
+        if found := inventory.placed(made):
+            return found[-1]
+        raise MissingError(f"{path}: of a job whose result {made} is not here")
     stem = path.name.removesuffix(".predictions.tsv") if path.suffix == ".tsv" else path.stem
     shard = stem.replace("held_out_", "shard_") if path.suffix == ".arrow" else stem
     names = [path.name, f"{shard}.json", f"{stem}.ledger.json", "ledger.json"]
+    folder = path.parent if path.is_file() else path
     for name in names if path.is_file() else ["manifest.json", "ledger.json"]:
-        folder = path.parent if path.is_file() else path
         if artifact := inventory.by_path.get(folder / name):
             return artifact
+        if folder / name in inventory.problems:
+            raise inventory.problems[folder / name]
+    if not path.is_file():
+        raise MissingError(f"{path}: a folder; name a file in it")
+    if known := inventory.find(digest_file(path)):
+        return known
     raise MissingError(f"{path}: no record of its making in it or beside it")
+
+
+def _made_by_job(path: Path) -> str | None:
+    """Return the end of the path of what a job made, from its log, metrics or benchmark."""
+    places = [n for n, part in enumerate(path.parts) if part in RUN_FOLDERS - {"state"}]
+    if not places or not path.is_file():
+        return None
+    stage, *job = *path.parts[places[-1] + 1 : -1], path.stem
+    for sign in ("tensorboard", "metrics"):
+        job = job[: job.index(sign)] if sign in job else job
+    if stage == "pretrain" and len(job) == 1:
+        job.append("step_*")
+    if stage == "fetch" and len(job) == 2:
+        name = f"{job[1]}/ledger.json" if job[0] == "datasets" else f"{job[1]}.ledger.json"
+        return f"{job[0]}/{name}"
+    name = "/".join(job)
+    if stage == "instances" and job[-1] == "join":
+        name = f"{job[0]}/manifest"
+    return _MADE[stage].format(name) if stage in _MADE else None
+
+
+def note_of(path: Path, artifact: Artifact) -> str | None:
+    """Return how an artefact tells of another file, None if it is the file itself."""
+    if path == artifact.path:
+        return None
+    if _made_by_job(path) is not None:
+        told = f"facts of the run that made {artifact.path}; nothing makes them stale"
+    else:
+        told = f"{artifact.path} tells of it"
+    return f"{printable(path, 1000)}: {told}"
 
 
 @dataclass(frozen=True)
@@ -65,16 +120,47 @@ def reasons(artifact: Artifact, inventory: Inventory, catalog: Catalog | None) -
     """Return what has changed for a file and all it was made from, the file's own reasons first."""
     found = []
     for each in [artifact, *inventory.ancestors(artifact)]:
-        now = current_settings(each, catalog) if catalog else None
-        if now is not None:
-            then = each.stamp.get("settings", {})
-            found += [Reason(each.path, text) for text in differences(now, then, "settings")]
-        for link in inventory.links(each):
-            state, path = link_state(each, link, inventory)
-            if state == "changed":
-                text = f"{link.role}: was {link.digest[:12]}..., {path} is another"
-                found.append(Reason(each.path, text))
+        texts = [*_changed_inputs(each, inventory)]
+        if catalog:
+            texts = [*_changed_settings(each, catalog), *texts]
+            texts += _changed_names(each, inventory, catalog)
+        found += [Reason(each.path, text) for text in dict.fromkeys(texts)]
     return found
+
+
+def _changed_settings(artifact: Artifact, catalog: Catalog) -> Iterator[str]:
+    then = artifact.stamp.get("settings", {})
+    now = current_settings(artifact, catalog)
+    if now is not None:
+        yield from differences(now, then, "settings")
+    digest = current_digest(artifact, catalog)
+    if digest and (digest, "settings") not in [(d, role) for role, d in artifact.inputs]:
+        yield "settings: those of its recipes are others in config/ now"
+
+
+def _changed_inputs(artifact: Artifact, inventory: Inventory) -> Iterator[str]:
+    for link in inventory.links(artifact):
+        state, path = link_state(artifact, link, inventory)
+        if state == "changed":
+            yield f"{link.role}: was {link.digest[:12]}..., {path} is another"
+        elif artifact.stage == "report" and link.role == "metrics" and link.source is None:
+            yield f"{link.role}: was {link.digest[:12]}..., no scores here are those"
+
+
+def _changed_names(artifact: Artifact, inventory: Inventory, catalog: Catalog) -> Iterator[str]:
+    """Yield the inputs of which config/ names others today, whatever their content."""
+    digests = dict(artifact.inputs)
+    for role, pattern in current_places(artifact, catalog).items():
+        there = inventory.placed(pattern) if pattern else []
+        known = role in digests and any(digests[role] in other.digests for other in there)
+        if (role in digests or pattern) and not known and (there or not pattern):
+            was = f"{digests[role][:12]}..." if role in digests else "none"
+            yield f"{role}: was {was}, config/ names {there[0].path if there else 'none'} now"
+    then = [role.removeprefix("corpus ") for role in digests if role.startswith("corpus ")]
+    now = current_corpora(artifact, catalog)
+    # Records of texts without ledgers do not name them.
+    if now is not None and now != then and (then or artifact.stage == "evaluate"):
+        yield f"corpora: {', '.join(then) or 'none'} -> {', '.join(now) or 'none'}"
 
 
 def differences(now: Any, then: Any, key: str) -> Iterator[str]:
@@ -82,93 +168,8 @@ def differences(now: Any, then: Any, key: str) -> Iterator[str]:
     if isinstance(now, Mapping) and isinstance(then, Mapping):
         for name in sorted({*now, *then}):
             yield from differences(now.get(name), then.get(name), f"{key}.{name}")
+    elif isinstance(now, list) and isinstance(then, list) and len(now) == len(then) and now != then:
+        for place, pair in enumerate(zip(now, then, strict=True)):
+            yield from differences(*pair, f"{key}.{place}")
     elif now != then:
         yield f"{key}: {printable(then)} -> {printable(now)}"
-
-
-# Settings as config/ has them now -------------------------------------------------------------
-
-
-def current_settings(artifact: Artifact, catalog: Catalog) -> dict[str, Any] | None:
-    """Return what config/ says today of the settings in a stamp; None if it says nothing."""
-    path = artifact.path.as_posix()
-    for pattern, read in _PLACES:
-        if found := re.search(pattern, path):
-            try:
-                return read(catalog, artifact, **found.groupdict())
-            except KeyError:  # not in config/ any more
-                return None
-    return None
-
-
-def _vocab(catalog: Catalog, artifact: Artifact, name: str) -> dict[str, Any]:
-    return _dump(VocabSpec, catalog.vocab_spec(name))
-
-
-def _instances(catalog: Catalog, artifact: Artifact, name: str) -> dict[str, Any]:
-    spec = InstancesSpec(**catalog.instances_spec(name))
-    _, config = INSTANCES.configure({"name": spec.kind, **spec.options()}, "instances")
-    fields = spec.model_dump(mode="json", exclude={"max_unknown", *spec.options()})
-    return {**fields, **config.model_dump(mode="json")}
-
-
-def _pretrain(catalog: Catalog, artifact: Artifact, recipe: str) -> dict[str, Any] | None:
-    if not catalog.zoo[recipe].is_trained:
-        return None
-    return _dump(PretrainSpec, catalog.pretrain_spec(recipe))
-
-
-def _average(catalog: Catalog, artifact: Artifact, recipe: str) -> dict[str, Any] | None:
-    section = catalog.zoo[recipe]
-    return {"steps": section.steps[-section.average.last :]} if section.is_trained else None
-
-
-def _finetune(
-    catalog: Catalog, artifact: Artifact, recipe: str, dataset: str, start: Start, seed: str
-) -> dict[str, Any]:
-    now = _dump(FinetuneSpec, catalog.finetune_spec(recipe, dataset, start, int(seed)))
-    # Left to the model that it starts from.
-    then = artifact.stamp.get("settings", {})
-    return {key: then.get(key) if value is None else value for key, value in now.items()}
-
-
-def _probe(catalog: Catalog, artifact: Artifact, recipe: str, probe: str) -> dict[str, Any]:
-    section = catalog.zoo[recipe].probes[probe]
-    kind, config = PROBES.configure(section.probe.section(), f"probes.{probe}.probe")
-    settings: dict[str, Any] = kind.settings(config, section.lines)
-    return settings
-
-
-def _corpus(catalog: Catalog, artifact: Artifact, name: str) -> dict[str, Any]:
-    return _fetched(CorpusSpec, catalog.corpus_spec(name), artifact)
-
-
-def _dataset(catalog: Catalog, artifact: Artifact, name: str) -> dict[str, Any]:
-    return _fetched(DatasetSpec, catalog.dataset_spec(name), artifact)
-
-
-def _fetched(model: type[BaseModel], values: dict[str, Any], artifact: Artifact) -> dict[str, Any]:
-    """Return the settings of a fetched text; what its stamp leaves out is for people."""
-    now = model(**values).model_dump(mode="json", exclude_none=True)
-    known = {*artifact.stamp.get("settings", {}), *values}
-    return {key: value for key, value in now.items() if key in known}
-
-
-def _dump(model: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
-    return model(**values).model_dump(mode="json")
-
-
-_PLACES: tuple[tuple[str, Callable[..., dict[str, Any] | None]], ...] = (
-    (r"1_vocab/(?P<name>[^/]+)\.json$", _vocab),
-    (r"2_instances/(?P<name>[^/]+)/[^/]+\.json$", _instances),
-    (r"3_pretrain/(?P<recipe>[^/]+)/step_[^/]+$", _pretrain),
-    (r"4_average/(?P<recipe>[^/]+)\.safetensors$", _average),
-    (
-        r"5_finetune/(?P<recipe>[^/]+)/(?P<dataset>[^/]+)/"
-        r"(?P<start>pretrained|random)_seed_(?P<seed>\d+)\.safetensors$",
-        _finetune,
-    ),
-    (r"6_probe/(?P<recipe>[^/]+)/(?P<probe>[^/]+)\.json$", _probe),
-    (r"corpora/(?P<name>[^/]+)\.ledger\.json$", _corpus),
-    (r"datasets/(?P<name>[^/]+)/ledger\.json$", _dataset),
-)

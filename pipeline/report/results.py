@@ -111,6 +111,8 @@ class Run(Record):
     seed: int
     place: str
     """Metrics file, below the results folder."""
+    digest: str = ""
+    """Of the metrics file."""
     result: Metrics | None = None
     """None: the file is missing."""
     tuning: Tuning | None = None

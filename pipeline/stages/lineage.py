@@ -12,7 +12,7 @@ from rich.tree import Tree
 
 from pipeline.errors import printable
 from pipeline.report.inventory import Artifact, Inventory, scan
-from pipeline.report.origin import link_state, record_of
+from pipeline.report.origin import link_state, note_of, record_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,8 @@ def run(args: argparse.Namespace) -> None:
     """Print the tree; what stands in it twice is shown in full once."""
     inventory = scan(args.results, args.data, args.file)
     artifact = record_of(args.file, inventory)
+    if note := note_of(args.file, artifact):
+        print(note)
     tree = Tree(_label(artifact, artifact.digest), guide_style="dim")
     _grow(tree, artifact, inventory, {artifact.path})
     # Wide enough for any path: a line that is cut or folded cannot be copied.

@@ -13,7 +13,8 @@ from pipeline.catalog import Catalog
 from pipeline.config import load_catalog
 from pipeline.errors import printable
 from pipeline.report.inventory import Artifact, Inventory, scan
-from pipeline.report.origin import link_state, reasons, record_of
+from pipeline.report.origin import link_state, note_of, reasons, record_of
+from pipeline.report.today import current_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,9 @@ def run(args: argparse.Namespace) -> None:
     inventory = scan(args.results, args.data, args.file)
     artifact = record_of(args.file, inventory)
     catalog = load_catalog(args.config) if args.config.is_dir() else None
+    note = note_of(args.file, artifact)
     for line in (
+        *([note] if note else []),
         *_making(artifact),
         *_inputs(artifact, inventory),
         *_state(artifact, inventory, catalog),
@@ -67,7 +70,11 @@ def _inputs(artifact: Artifact, inventory: Inventory) -> Iterator[str]:
 
 def _state(artifact: Artifact, inventory: Inventory, catalog: Catalog | None) -> Iterator[str]:
     found = reasons(artifact, inventory, catalog)
-    compared = "settings and inputs" if catalog else "inputs (no config/ here)"
+    compared = "settings and inputs"
+    if catalog is None:
+        compared = "inputs (no config/ here)"
+    elif current_settings(artifact, catalog) is None:
+        compared = "inputs (of its settings config/ says nothing)"
     yield "stale, because" if found else f"up to date: {compared} are what they were"
     for reason in found:
         where = "" if reason.path == artifact.path else f"{reason.path}: "

@@ -141,3 +141,11 @@ def test_the_corpora_of_a_model_are_those_of_its_chain(catalog: Catalog):
     assert catalog.corpora_of("general") == ["news"]
     assert catalog.corpora_of("special") == ["task", "news"]
     assert catalog.corpora_of("foreign") == catalog.corpora_of("random") == []
+
+
+def test_what_a_target_names_and_builds(catalog: Catalog):
+    assert catalog.rows_of("all") == catalog.selected("all") == ["general"]
+    assert catalog.rows_of("zoo") == ["foreign", "general", "random", "special"]
+    assert catalog.selected("zoo") == catalog.rows_of("zoo_mini") == []
+    supply("news.txt")
+    assert catalog.selected("zoo") == ["general"]

@@ -9,7 +9,7 @@ rule check:
     conda:
         "../../environment.yml"
     params:
-        recipes=lambda wildcards: selected(wildcards.selection),
-        settings=lambda wildcards: CATALOG.digest(selected(wildcards.selection)),
+        recipes=lambda wildcards: CATALOG.selected(wildcards.selection),
+        settings=lambda wildcards: CATALOG.digest(CATALOG.selected(wildcards.selection)),
     shell:
         "exec python -m pipeline check {params.recipes:q} --out {output:q} > {log:q} 2>&1"

@@ -18,7 +18,9 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        spec=lambda wildcards: canonical_json(CATALOG.report_spec(rows_of(PAGES[wildcards.page]))),
+        spec=lambda wildcards: canonical_json(
+            CATALOG.report_spec(CATALOG.rows_of(PAGES[wildcards.page]))
+        ),
         results=subpath(output.page, ancestor=2),
     shell:
         "exec python -m pipeline report --spec {params.spec:q} --results {params.results:q}"

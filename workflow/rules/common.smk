@@ -63,24 +63,11 @@ wildcard_constraints:
     probe=any_of(probe for recipe in CATALOG.zoo.values() for probe in recipe.probes),
 
 
-def rows_of(name):
-    """Return the recipes that a target names, those that cannot run included."""
-    if name == "all":
-        return CATALOG.config.recipes
-    return [recipe for recipe in CATALOG.zoo if name == "zoo" or recipe.endswith("_mini")]
-
-
-def selected(name):
-    """Return the recipes of a target: all, zoo or zoo_mini; of the zoo those that can run."""
-    if name == "all":
-        return rows_of(name)
-    return [recipe for recipe in rows_of(name) if not CATALOG.unavailable(recipe)]
-
-
 def left_out(name):
     """Return a message about the rows and data sets that a target leaves out."""
-    datasets = sorted({run.dataset for recipe in selected(name) for run in CATALOG.runs(recipe)})
-    needs = {recipe: CATALOG.unavailable(recipe) for recipe in rows_of(name)}
+    recipes = CATALOG.selected(name)
+    datasets = sorted({run.dataset for recipe in recipes for run in CATALOG.runs(recipe)})
+    needs = {recipe: CATALOG.unavailable(recipe) for recipe in CATALOG.rows_of(name)}
     needs |= {f"data set {dataset}": CATALOG.lacking(dataset) for dataset in datasets}
     lines = [f"{what} needs {need}" for what, need in needs.items() if need]
     message = "\n  ".join([f"{len(lines)} left out:", *lines]) if lines else "nothing left out"

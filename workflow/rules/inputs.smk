@@ -137,7 +137,7 @@ def report_inputs(wildcards):
     paths = []
     whole = PAGES[wildcards.page] == "all"
     runs = CATALOG.runs if whole else CATALOG.available_runs
-    for name in selected(PAGES[wildcards.page]):
+    for name in CATALOG.selected(PAGES[wildcards.page]):
         recipe = CATALOG.zoo[name]
         paths += [f"results/3_pretrain/{name}/step_{step:08d}.json" for step in recipe.steps]
         if recipe.is_trained or recipe.imported:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main
-from pipeline.artifacts import write_text
+from pipeline.artifacts import make_stamp, write_json, write_text
+from pipeline.config import load_catalog
 from tests.pipeline.report.zoo import DATASET, Zoo
 
 SECTIONS: dict[str, dict[str, Any]] = {
@@ -52,6 +53,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 MANIFEST = "results/2_instances/reviews_lines/manifest.json"
 STEP = "results/3_pretrain/tiny/step_00000002"
+SCORES = f"results/6_evaluate/tiny/{DATASET}/pretrained_seed_7.json"
 AVERAGE = "results/4_average/tiny.safetensors"
 PROBE = "results/6_probe/tiny/words"
 
@@ -91,7 +93,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     probed = ["--out", zoo.folder / f"{PROBE}.jsonl", "--books", zoo.folder / f"{PROBE}.json"]
     asked = [*opened, "--line=这", "--line=个", *probed]
     assert main(["probe", "neighbours", "--spec", '{"top": 2}', *map(str, asked)]) == 0
+    _score(zoo, model, data / "test.tsv", vocabulary)
     return zoo
+
+
+def _score(zoo: Zoo, model: Path, rows: Path, vocabulary: Path) -> None:
+    """Evaluate as the rule does, check the recipe and write the report."""
+    metrics = zoo.folder / SCORES
+    corpus = zoo.folder / "data/corpora/reviews.txt"
+    inputs = ["--model", model, "--vocab", vocabulary, "--data", rows, "--corpus", corpus]
+    predictions = ["--predictions", metrics.with_suffix(".predictions.tsv")]
+    zoo.stage("evaluate", {}, *inputs, "--out", metrics, *predictions)
+    configure(zoo)
+    config = zoo.folder / "config"
+    check = zoo.results / "0_check/all.json"
+    assert main(["check", "tiny", "--config", str(config), "--out", str(check)]) == 0
+    spec = load_catalog(config).report_spec(["tiny"])
+    page = zoo.results / "7_report/report.html"
+    out = ["--results", zoo.results, "--data", zoo.folder / "data", "--out", page]
+    zoo.stage("report", spec, *out, "--json", page.with_suffix(".json"))
+    shutil.rmtree(config)
 
 
 @pytest.fixture
@@ -139,7 +160,8 @@ def test_maker_settings_and_inputs(zoo: Zoo, capsys: pytest.CaptureFixture[str])
     ["data/corpora/reviews.txt", f"data/datasets/{DATASET}/test.tsv", "results/1_vocab/reviews.txt",
      MANIFEST, "results/2_instances/reviews_lines/shard_00001.arrow", f"{STEP}.safetensors",
      AVERAGE, f"results/5_finetune/tiny/{DATASET}/pretrained_seed_7.safetensors", f"{PROBE}.json",
-     f"{PROBE}.jsonl"],
+     f"{PROBE}.jsonl", SCORES, SCORES.replace(".json", ".predictions.tsv"),
+     "results/0_check/all.json", "results/7_report/report.html", "results/7_report/report.json"],
 )  # fmt: skip
 def test_everything_is_up_to_date_under_the_settings_that_made_it(
     place: str, zoo: Zoo, capsys: pytest.CaptureFixture[str]
@@ -196,6 +218,81 @@ def test_an_input_that_was_replaced_is_named(zoo: Zoo, capsys: pytest.CaptureFix
         for line in lines
     )
     assert any("vocabulary" in line and "not here; results/1_vocab" in line for line in lines)
+
+
+def test_names_in_config_that_lead_elsewhere(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other corpora, instances, vocabulary and start, though every old file stands as it was."""
+    lines = {**SECTIONS["instances/reviews_lines"], "vocabulary": "other"}
+    configure(
+        zoo,
+        **{"corpora/more": SECTIONS["corpora/reviews"]},
+        **{"vocabularies/other": {"built": {"corpora": ["more"], "size": 50}}},
+        **{"instances/more_lines": lines},
+        **changed("instances/reviews_lines", corpora=["reviews", "more"]),
+        **{"zoo/first": {**SECTIONS["zoo/tiny"], "instances": "more_lines"}},
+        **changed("zoo/tiny", instances="more_lines", initial="first"),
+    )
+    texts, out = zoo.folder / "data/corpora/reviews.txt", zoo.results / "1_vocab/other.txt"
+    zoo.stage("vocab", {"size": 50}, "--corpus", texts, "--out", out)
+    folder = zoo.results / "2_instances/more_lines"
+    spec = {"kind": "lines", "seq_length": 32, "shards": 2, "held_out": 0.1}
+    zoo.stage("instances", spec, "--corpus", texts, "--vocab", out, "--out", folder)
+    shutil.copy(zoo.folder / AVERAGE, zoo.results / "4_average/first.safetensors")
+    assert "  corpora: reviews -> reviews, more" in why(zoo, MANIFEST, capsys)
+    step = [line.replace("...", "") for line in why(zoo, f"{STEP}.json", capsys)]
+    told = {line.split(":")[0].strip(): line.rpartition("config/ names ")[2] for line in step}
+    assert told["vocabulary"] == "results/1_vocab/other.json now"
+    assert told["instances"] == "results/2_instances/more_lines/manifest.json now"
+    assert told["init"] == "results/4_average/first.safetensors now"
+    scores = why(zoo, SCORES, capsys)
+    assert any(line.endswith("config/ names results/1_vocab/other.json now") for line in scores)
+
+
+def test_scores_of_before_the_corpora_were_looked_at(
+    zoo: Zoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(zoo)
+    data, vocabulary = zoo.folder / f"data/datasets/{DATASET}", zoo.results / "1_vocab/reviews.txt"
+    model = zoo.results / f"5_finetune/tiny/{DATASET}/pretrained_seed_7.safetensors"
+    inputs = ["--model", model, "--vocab", vocabulary, "--data", data / "test.tsv"]
+    zoo.stage("evaluate", {}, *inputs, "--out", zoo.folder / SCORES)
+    assert why(zoo, SCORES, capsys)[-2:] == ["stale, because", "  corpora: none -> reviews"]
+    lines = why(zoo, "results/7_report/report.json", capsys)
+    assert any(line.endswith("no scores here are those") for line in lines)
+
+
+def test_a_changed_recipe_makes_check_and_report_stale(
+    zoo: Zoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(zoo, **changed("zoo/tiny", description="New", finetune={"epochs": 2}))
+    check = why(zoo, "results/0_check/all.json", capsys)
+    assert check[-1] == "  settings: those of its recipes are others in config/ now"
+    report = why(zoo, "results/7_report/report.html", capsys)
+    assert "  settings.recipes.0.description:  -> New" in report
+    configure(zoo, **{"zoo/other": SECTIONS["zoo/tiny"]}, config={"recipes": ["tiny", "other"]})
+    check = why(zoo, "results/0_check/all.json", capsys)
+    assert any(line.startswith("  settings.recipes: ") for line in check)
+
+
+def test_a_resume_point_is_compared_with_its_recipe(
+    zoo: Zoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = {**SECTIONS["zoo/tiny"]["optimization"], "learning_rate": 0.01}
+    configure(zoo, **changed("zoo/tiny", optimization=plan))
+    point = "state/pretrain/tiny/00000002/0123456789ab/step_00000002.safetensors"
+    (zoo.folder / point).parent.mkdir(parents=True)
+    shutil.copy(zoo.folder / f"{STEP}.safetensors", zoo.folder / point)
+    reason = "  settings.optimization.learning_rate: 0.0001 -> 0.01"
+    assert reason in why(zoo, point, capsys)
+
+
+def test_a_plan_is_of_no_section(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(zoo)
+    write_json(zoo.results / "plan.json", {"stamp": make_stamp("plan", {}, {}), "recipes": {}})
+    assert why(zoo, "results/plan.json", capsys)[-2:] == [
+        "from nothing that is recorded",
+        "up to date: inputs (of its settings config/ says nothing) are what they were",
+    ]
 
 
 def test_without_config_only_inputs_are_compared(
