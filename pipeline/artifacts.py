@@ -308,10 +308,15 @@ def read_tensor_stamp(path: Path, verify: bool = True) -> dict[str, Any]:
 def writer_lock(folder: Path) -> Iterator[None]:
     """Hold `folder`/.writer.lock: one writer at a time. Raises LockedError naming the holder.
 
-    A kernel lock ends with its process, so it never goes stale.
+    A kernel lock ends with its process, so it never goes stale. Raises StorageError when the disk
+    refuses.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".writer.lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".writer.lock").open("a+")
+    except OSError as error:
+        raise from_os_error(error, folder) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -320,6 +325,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
             raise LockedError(f"{folder}: another process writes here ({holder})") from None
         file.truncate(0)
         job = os.environ.get("SLURM_JOB_ID", "none")
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, job {job}\n")
-        file.flush()
+        note = f"process {os.getpid()} on {socket.gethostname()}, job {job}\n"
+        with contextlib.suppress(OSError):  # for people; the lock is the kernel's
+            os.write(file.fileno(), note.encode())
         yield

@@ -5,6 +5,8 @@ Several problems travel in one error, so that a user mends them all at once.
 """
 
 import errno
+import os
+import shutil
 
 
 class PipelineError(Exception):
@@ -86,8 +88,18 @@ def from_os_error(error: OSError, path: object) -> PipelineError:
         return MissingError(f"{path}: no such file")
     if isinstance(error, IsADirectoryError):
         return DataError(f"{path}: not a regular file but a directory")
-    reason = {errno.ENOSPC: "no space left on the disk", errno.EFBIG: "file size limit reached"}
+    reason = {
+        errno.ENOSPC: f"no space left on the disk, {_free_bytes(str(path))} bytes free",
+        errno.EFBIG: "file size limit reached",
+    }
     return StorageError(f"{path}: {reason.get(error.errno or 0, error.strerror or str(error))}")
+
+
+def _free_bytes(path: str) -> int:
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return shutil.disk_usage(folder).free
 
 
 def printable(text: object, limit: int = 80) -> str:

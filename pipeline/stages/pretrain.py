@@ -100,6 +100,9 @@ def _train(
     lock = writer_lock(state) if place.rank == 0 else contextlib.nullcontext()
     opened = _open_run(args, spec, options, place)
     with lock, opened as (training, stamp, metadata), _speaking_once(place):
+        # A stale file system, or ranks that were not started with the same arguments.
+        facts = {"settings": stamp["settings"], "versions": stamp["versions"], **stamp["inputs"]}
+        training.ranks.require_equal({k: digest_value(v) for k, v in facts.items()}, "at the start")
         for start, to in _segments(args, spec.optimization):
             _Segment(args, training, stamp, metadata, state).run(start, to, stop)
 

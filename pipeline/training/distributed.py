@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipeline.errors import ArtifactError, Resumable, UsageError
+from pipeline.errors import ArtifactError, Resumable, UsageError, printable
 from pipeline.training.launcher import Place
 
 COLLECTIVE_SECONDS = int(os.environ.get("PIPELINE_COLLECTIVE_SECONDS", "600"))
@@ -115,17 +115,23 @@ def _buckets(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
 def _rendezvous(place: Place, device: torch.device) -> None:
     backend = "nccl" if device.type == "cuda" else "gloo"
     timeout = datetime.timedelta(seconds=COLLECTIVE_SECONDS)
-    if place.started_by == "torchrun":
-        dist.init_process_group(backend, timeout=timeout)
-        return
-    if place.started_by == "launcher":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        store: dist.Store = dist.FileStore(os.environ["PIPELINE_STORE"], place.size)
-    else:
-        store = _job_store(place, timeout)
-    dist.init_process_group(
-        backend, store=store, rank=place.rank, world_size=place.size, timeout=timeout
-    )
+    try:
+        if place.started_by == "torchrun":
+            dist.init_process_group(backend, timeout=timeout)
+            return
+        if place.started_by == "launcher":
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+            store: dist.Store = dist.FileStore(os.environ["PIPELINE_STORE"], place.size)
+        else:
+            store = _job_store(place, timeout)
+        dist.init_process_group(
+            backend, store=store, rank=place.rank, world_size=place.size, timeout=timeout
+        )
+    except (dist.DistError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise Resumable(
+            f"rank {place.rank} of {place.size} did not meet the others: {printable(reason, 200)}"
+        ) from None
 
 
 def _job_store(place: Place, timeout: datetime.timedelta) -> dist.Store:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import Resumable, UsageError
+from pipeline.errors import ArtifactError, PipelineError, Resumable, UsageError
 from pipeline.text.workers import die_with_parent
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -65,7 +65,7 @@ def launch(ranks: int) -> int:
     """Run this very command line once for each rank; return 0 or the first failure's exit code.
 
     Stop signals are forwarded. When one rank fails the others are killed. Raises Resumable when a
-    rank was killed by a signal: what it had saved stands.
+    rank was killed by a signal: what it had saved stands; ArtifactError when it lost a mapped file.
     """
     with tempfile.TemporaryDirectory(prefix="pipeline-ranks-") as folder:
         common = {
@@ -100,14 +100,24 @@ def _forward(children: list[subprocess.Popen[bytes]], number: int) -> None:
 
 def _wait(children: list[subprocess.Popen[bytes]]) -> int:
     while any(child.returncode is None for child in children):
-        for rank, child in enumerate(children):
-            code = child.poll()
-            if code is not None and code < 0:
-                raise Resumable(
-                    f"rank {rank} was killed by signal {-code}, by hand or for want of memory; "
-                    "the same command continues from the last resume point"
-                )
-            if code:
-                return code
+        codes = [child.poll() or 0 for child in children]
+        # A signal first: what it did to one rank makes the others fail.
+        for rank, code in enumerate(codes):
+            if code < 0:
+                raise _obituary(rank, -code)
+        if any(codes):
+            return next(filter(None, codes))
         time.sleep(_POLL_SECONDS)
     return 0
+
+
+def _obituary(rank: int, number: int) -> PipelineError:
+    if number == signal.SIGBUS:
+        return ArtifactError(
+            f"rank {rank} was killed by SIGBUS: a mapped file, most likely a shard, was cut short "
+            "while in use; `verify` names it"
+        )
+    return Resumable(
+        f"rank {rank} was killed by signal {number}, by hand or for want of memory; the same "
+        "command continues from the last resume point"
+    )

@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import DataError
+
 
 class OptimizerSettings(Protocol):
     """What OptimizationSpec and FinetuneSpec have in common."""
@@ -116,11 +118,21 @@ def restore_moments(
     tensors: dict[str, Tensor],
     step: int,
 ) -> None:
-    """Set AdamW's state to what `moments` returned after `step` updates."""
+    """Set AdamW's state to what `moments` returned after `step` updates.
+
+    Raises DataError if they are those of other parameters.
+    """
     for name, parameter in named_parameters:
-        if parameter.requires_grad:
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(step), device=parameter.device),
-                "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device).clone(),
-                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device).clone(),
-            }
+        if not parameter.requires_grad:
+            continue
+        state = {"step": torch.tensor(float(step), device=parameter.device)}
+        for key in ("exp_avg", "exp_avg_sq"):
+            found = tensors.get(f"{key}.{name}")
+            if found is None or found.shape != parameter.shape:
+                shown = "none" if found is None else f"one of shape {list(found.shape)}"
+                raise DataError(
+                    f"optimizer state at step {step}: {key}.{name} must have shape "
+                    f"{list(parameter.shape)}, there is {shown}"
+                )
+            state[key] = found.to(parameter.device).clone()
+        optimizer.state[parameter] = state

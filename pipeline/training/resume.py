@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.artifacts import digest_value, first_difference, remove_leftovers
+from pipeline.artifacts import digest_value, first_difference, remove_leftovers, write_text
 from pipeline.errors import ArtifactError, ConfigError, CrashLoopError
 from pipeline.training.checkpoint import load_tensors, save_tensors
 
@@ -71,8 +71,7 @@ class ResumePoints:
                 f"{self.folder}: {MAX_FUTILE_ATTEMPTS} attempts from step {step} died before the "
                 "next resume point; see their logs, then remove this folder to try again"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._attempts_file.write_text(json.dumps([*starts, step]))
+        write_text(self._attempts_file, json.dumps([*starts, step]))
 
     def forgive_attempt(self) -> None:
         """Forget the attempts: this one ended as it should."""

@@ -23,15 +23,25 @@ def test_the_newest_point_counts_and_two_are_kept(tmp_path):
     assert len(list(saved.folder.glob("step_*"))) == 2
 
 
-def test_a_damaged_point_is_set_aside_and_the_one_before_used(tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-5] + bytes([content[-5] ^ 1]) + content[-4:],
+        lambda content: b"",
+        lambda content: content[:-1],
+        lambda content: content + b"x",
+        lambda content: bytes(len(content)),
+        lambda content: content.replace(b"learning_rate", b"learning_rat\xff"),
+        lambda content: b"\x80\x04" + content,
+    ],
+)
+def test_a_damaged_point_is_set_aside_and_the_one_before_used(tmp_path, damage):
     saved = points(tmp_path)
     saved.save(3, {"w": torch.ones(64)}, {})
     saved.save(6, {"w": torch.ones(64)}, {})
     newest = saved.folder / "step_00000006.safetensors"
     newest.chmod(0o644)
-    content = bytearray(newest.read_bytes())
-    content[-5] ^= 1
-    newest.write_bytes(content)
+    newest.write_bytes(damage(newest.read_bytes()))
     assert saved.latest()[0] == 3
     assert (saved.folder / "damaged-step_00000006.safetensors").exists()
 
@@ -74,3 +84,4 @@ def test_the_fourth_start_without_progress_is_refused(tmp_path):
         saved.count_attempt(6)
     saved.save(7, {"w": torch.ones(1)}, {})
     saved.count_attempt(7)
+    assert not list(saved.folder.glob(".*"))  # published whole, as everything is
