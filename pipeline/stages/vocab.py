@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.artifacts import make_stamp, scratch_folder, write_json, write_text
 from pipeline.errors import ConfigError, DataError, UsageError
 from pipeline.spec import VocabSpec, load_spec
-from pipeline.text.corpus import Corpus
+from pipeline.text.corpus import BYTE_ORDER_MARK, Corpus
 from pipeline.text.counting import CountingJob, count_tokens, read_counts
 from pipeline.text.coverage import count_ids, describe_coverage
 from pipeline.text.ledger import Ledger, read_fetched
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
     parts = max(options.processes, -(-sum(corpus.sizes) // _BYTES_PER_PART))
     if args.published:
         vocabulary, ledger = read_vocabulary(args.published), None
+        _note_mark(args.published)
     else:
         vocabulary, ledger = _build(spec, args, corpus, parts, options.processes)
     inputs = {"published": vocabulary.digest} if args.published else {}
@@ -105,6 +106,12 @@ def _build(
             min_count=spec.min_count,
         )
     return build_vocabulary(tokens, str(args.out)), ledger
+
+
+def _note_mark(published: Path) -> None:
+    with published.open("rb") as file:
+        if file.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
+            print(f"note: {published}: byte order mark dropped", file=sys.stderr)
 
 
 def _tell(out: Path, vocabulary: Vocabulary, record: dict[str, Any]) -> None:
