@@ -1,5 +1,7 @@
 """config/ read as a whole: what is refused, in which words, and all of it together."""
 
+import contextlib
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.catalog import Catalog
 from pipeline.config import load_catalog
-from pipeline.errors import ConfigError, PipelineError, UnsafeError
+from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -47,11 +49,16 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def problems(folder: Path) -> list[str]:
-    """Return the lines of the error that reading raises, without the folder's name."""
-    with pytest.raises(PipelineError) as raised:
-        load_catalog(folder)
-    return [line.replace(f"{folder}/", "") for line in raised.value.problems]
+def problems(folder: Path, code: int = 78) -> list[str]:
+    """Return what the stage check says of a folder, without `error: ` and the folder's name."""
+    before = sorted(folder.rglob("*"))
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr):
+        assert main(["check", "--config", str(folder)]) == code
+    lines = stderr.getvalue().splitlines()
+    assert all(line.startswith("error: ") for line in lines)
+    assert sorted(folder.rglob("*")) == before
+    return [line.removeprefix("error: ").replace(f"{folder}/", "") for line in lines]
 
 
 def replaced(name: str, old: str, new: str) -> dict[str, str]:
@@ -120,6 +127,18 @@ def test_a_sound_folder_is_read(write: Callable[..., Path]) -> None:
             "lines",
             "010",
             "zoo/small.yaml:2: '010' means different things to YAML readers; quote it",
+        ),
+        (
+            "zoo/small.yaml",
+            "architecture: lstm",
+            "architecture: on",
+            "zoo/small.yaml:3: 'on' means different things to YAML readers; quote it",
+        ),
+        (
+            "zoo/small.yaml",
+            "total_steps: 20",
+            "total_steps: 12:30:00",
+            "zoo/small.yaml:5: '12:30:00' means different things to YAML readers; quote it",
         ),
         # C8 steps that do not fit, with the nearest that do
         (
@@ -246,16 +265,28 @@ def test_what_is_no_settings_at_all(
     assert problems(write(**{"zoo/small.yaml": text}))[0].startswith(line)
 
 
+TAG = "tag:yaml.org,2002:python/object/apply:os.system"
+
+
 @pytest.mark.parametrize(
-    "text", ["a: &x 1\nb: *x\n", "a: !!python/object/apply:os.system [id]\n", "a: " + "b" * 2**20]
+    ("text", "line"),
+    [
+        ("a: &x 1\nb: *x\n", "zoo/small.yaml:1: anchors and aliases are not allowed"),
+        ("a: !!python/object/apply:os.system [id]\n", f"zoo/small.yaml:1: tag '{TAG}' is not "),
+        ("a: " + "b" * 2**20, "zoo/small.yaml: 1048579 characters of YAML; at most 1000000"),
+    ],
 )
-def test_what_is_unsafe(write: Callable[..., Path], text: str) -> None:
+def test_what_is_unsafe(write: Callable[..., Path], text: str, line: str) -> None:
     """C9: anchors, tags, size."""
-    with pytest.raises(UnsafeError):
-        load_catalog(write(**{"zoo/small.yaml": text}))
+    (found,) = problems(write(**{"zoo/small.yaml": text}), 77)
+    assert found.startswith(line)
 
 
-@pytest.mark.parametrize("name", ["a..b", "$(touch x)", "ä", "x" * 65, "end.", "-first", "a b"])
+# The last four: a Cyrillic letter that looks Latin, blanks at the end, a full-width letter, length.
+NAMES = ["a..b", "$(touch x)", "ä", "x" * 65, "end.", "-first", "a b", "sm\u0430ll", "end ", "ａ"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "x" * 240])
 def test_names_of_files(write: Callable[..., Path], name: str) -> None:
     """C10, C12: a name becomes part of paths and of command lines."""
     found = problems(write(**{f"zoo/{name}.yaml": FILES["zoo/small.yaml"]}))

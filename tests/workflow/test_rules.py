@@ -136,7 +136,8 @@ def test_names_cannot_leave_their_folder(zoo: Zoo) -> None:
 
 def test_settings_are_text_to_the_shell(zoo: Zoo) -> None:
     """C10: what a shell would run stays a name of a file that is not there."""
-    sources = [{"path": "$(touch canary)`touch canary`;touch canary", "label": 1}]
+    hostile = '$(touch canary)`touch canary`;touch canary\ntouch canary"\'"; touch canary #'
+    sources = [{"path": hostile, "label": 1}]
     zoo.change("datasets/reviews", "split.sources", sources)
     output = zoo.snakemake("data/datasets/reviews/train.tsv", check=False)
     assert "Error in rule fetch_dataset" in output

@@ -260,6 +260,9 @@ BAD = [
     ({"path": "v.txt", "sha256": ZERO}, 76, f"expected {ZERO} for v.txt"),
     ({"path": "../v.txt"}, 77, "path '../v.txt' is not relative to"),
     ({"path": "/etc/passwd"}, 77, "path '/etc/passwd' is not relative to"),
+    ({"path": "~/v.txt"}, 77, "path '~/v.txt' is not relative to"),
+    ({"path": "link.txt"}, 77, "leads to /etc/hostname, outside"),
+    ({"path": "$HOME/v.txt"}, 66, "$HOME/v.txt: not found"),
     ({"path": "$(touch canary)"}, 66, "$(touch canary): not found"),
     ({"package": "no-such-package", "file": "a", "sha256": ZERO}, 66, "is not installed"),
     ({"url": "http://127.0.0.1:9/x", "sha256": ZERO}, 66, "/x: cannot be fetched"),
@@ -287,6 +290,7 @@ BAD = [
 def test_what_cannot_be_fetched(tmp_path, mirror, spec, code, message):
     written(mirror / "v.txt", "我\n")
     written(mirror / "blank", "\n \n")
+    (mirror / "link.txt").symlink_to("/etc/hostname")
     written(mirror / "gbk", b"a\n" + "好书".encode("gbk"))
     before = tree(tmp_path)
     refused(fetch(tmp_path / "out" / "x.txt", spec, mirror), code, message)
