@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.artifacts import read_json_artifact
 from tests.pipeline.labelled import (
+    BERT,
     TASK_SPEC,
     evaluate,
     finetune,
@@ -29,11 +30,17 @@ BAD_ROWS = [
     ("D4", "classify", ["label|text_a", "0|好", "1| "], 65, "dev.tsv:3: text_a is empty", 1),
     ("D5", "classify", ["label|text_a", "0|好", "7|坏"], 65, "dev.tsv:3: label '7' does not", 1),
     ("D9", "classify", ["label|text_a", "neg|好", "pos|坏"], 78, "found neg, pos, the model", None),
+    ("D2", "pair", ["label|text_a|text_b", "1|好", "0|好|坏"], 65, "dev.tsv:2: 2 tab-separated", 1),
+    ("D2", "rank", ["qid|label|text_a|text_b", "1|1|谁", "1|1|谁|张三"], 65,
+     "dev.tsv:2: 3 tab-separated", 1),
+    ("D4", "pair", ["label|text_a|text_b", "1|好|", "0|好|坏"], 65, "dev.tsv:2: text_b is em", 1),
     ("D10", "tag", ["text_a|label", "张 三|O", "张|O"], 65, "dev.tsv:2: 2 tokens and 1 tags", 1),
+    ("D10", "crf", ["text_a|label", "张|O", "张|O O"], 65, "dev.tsv:3: 1 tokens and 2 tags", 1),
     ("D16", "classify", ["id|label|text_a", "a|0|好", "a|1|坏"], 65, "id 'a' stands already", None),
     ("D17", "classify", ["label|text_a"], 65, "dev.tsv: no rows left of 0", None),
+    ("D16", "tag", ["id|text_a|label", "a|张|O", "a|三|O"], 65, "id 'a' stands already", None),
     ("D17", "tag", ["text_a|label", "", ""], 65, "no rows left of 2 (2 blank line)", None),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("row", "name", "lines", "code", "message", "skipped"), BAD_ROWS)
@@ -46,16 +53,19 @@ def test_bad_rows(work, row, name, lines, code, message, skipped, stage):
     def attempt(*more: object):
         if stage == "evaluate":
             return evaluate(folder, data, *more)
-        spec = {**TASK_SPEC, "epochs": 1, "task": name, "pooling": "mean"}
+        task = {"name": "tag", "crf": True} if name == "crf" else "classify"
+        task = name if name in {"rank", "tag"} else task
+        spec = {**TASK_SPEC, "epochs": 1, "task": task, "pooling": "mean"}
         return finetune(folder, spec, folder / "train.tsv", data, *more, out="new")
 
+    content = data.read_bytes()
     if row == "D1" and stage == "evaluate":
         message = message.replace("label, text_a", "text_a")
     refused = attempt()
     assert refused.code == code, refused.err
     assert any(message in error for error in refused.errors), refused.err
     assert len(refused.errors) == len(refused.err.splitlines())
-    assert tree(folder) == before
+    assert tree(folder) == before and data.read_bytes() == content
     if skipped is None:
         return
     done = attempt("--set", "bad_rows=skip")
@@ -202,3 +212,59 @@ def test_d14_and_d15_broken_json_lines_follow_the_policy(work, line, message):
     assert evaluate(folder, folder / "dev.jsonl", "--set", "bad_rows=skip").code == 0
     counts = read_json_artifact(folder / "metrics.json")["counts"]
     assert counts == {"rows": 2, "scored": 1, "skipped": {"not JSON": 1}}
+
+
+PASSAGE = '{"context": "张三生于北京。", "qas": [QAS]}'
+QUESTION = '{"id": "a", "question": "谁", "answers": [{"text": "北京", "answer_start": 4}]}'
+JSON_FILES = [
+    pytest.param('{"data": [], "data": []}', "not JSON: key 'data' stands twice", id="D14 twice"),
+    pytest.param('{"data": [NaN]}', "not JSON: NaN is not JSON", id="D14 NaN"),
+    pytest.param('{"data": [],}', "1:13: not JSON: ", id="D14 comma"),
+    pytest.param('{"data": [] // x\n}', "1:13: not JSON: ", id="D14 comment"),
+    pytest.param('{"data": [{"paragraphs": [', "1:27: not JSON: ", id="D15"),
+    pytest.param(f"{QUESTION}, {QUESTION}", "id 'a' stands already in ", id="D16"),
+    pytest.param('{"data": []}', "no rows left of 0", id="D17"),
+    pytest.param(QUESTION.replace("4", "-1"), "does not stand at answer_start -1", id="D12"),
+]
+
+
+@pytest.mark.parametrize("stage", ["finetune", "evaluate"])
+@pytest.mark.parametrize(("text", "message"), JSON_FILES)
+def test_files_of_questions(work, text, message, stage):
+    folder = work("span")
+    if not text.startswith('{"data"'):
+        text = '{"data": [{"paragraphs": [PASSAGE]}]}'.replace(
+            "PASSAGE", PASSAGE.replace("QAS", text)
+        )
+    before = tree(folder)
+    data = folder / "dev.json"
+    data.write_text(text, encoding="utf-8")
+    if stage == "evaluate":
+        refused = evaluate(folder, data)
+    else:
+        spec = {**TASK_SPEC, "architecture": BERT, "task": "span", "epochs": 1}
+        refused = finetune(folder, spec, folder / "train.json", data, out="new")
+    assert (refused.code, len(refused.errors)) == (65, 1), refused.err
+    assert refused.errors[0].startswith(f"error: {data}:") and message in refused.errors[0]
+    assert len(refused.err.splitlines()) == 1
+    assert tree(folder) == before and data.read_text(encoding="utf-8") == text
+
+
+def test_every_evaluation_says_what_became_of_its_rows(work):
+    """Rows in = scored + skipped by reason, for every task, with rows of all kinds."""
+    bad = {
+        "classify": ["1", "7|好", "0| ", "", "0|好"],
+        "pair": ["1|好", "0|好|坏|x", "1|好|坏"],
+        "rank": ["1|1|谁", "2|0|谁|张三", "3|1|谁|李四"],
+        "tag": ["张 三|B-PER I-PER", "张|X", "张|O O"],
+    }
+    for name, rows in bad.items():
+        folder = work(name)
+        header = (folder / "dev.tsv").read_text(encoding="utf-8").partition("\n")[0]
+        data = write_table(folder / "bad.tsv", header.replace("\t", "|"), rows)
+        done = evaluate(folder, data, "--set", "bad_rows=skip")
+        assert done.code == 0, done.err
+        counts = read_json_artifact(folder / "metrics.json")["counts"]
+        assert counts["rows"] == len(rows)
+        assert counts["rows"] == counts["scored"] + sum(counts["skipped"].values())
+        assert counts["scored"] == 1 and len(counts["skipped"]) >= 1
