@@ -90,12 +90,13 @@ def test_the_same_bytes_for_any_processes_and_jobs(tmp_path, vocabulary, kind):
         more = ("--set", f"processes={processes}")
         assert instances(out, vocabulary, path, more=more, **spec).code == 0
         found.append(contents(out))
-    out = tmp_path / "jobs"
-    for shards in ("3,1", "0", "2"):
-        assert instances(out, vocabulary, path, more=("--shards", shards), **spec).code == 0
-        assert not (out / "manifest.json").exists()
-    assert instances(out, vocabulary, path, more=("--join",), **spec).code == 0
-    found.append(contents(out))
+    for jobs in (["0,1,2,3"], ["3,1", "0", "2"], ["2", "0", "3", "1"]):
+        out = tmp_path / f"jobs_{len(jobs)}"
+        for shards in jobs:
+            assert instances(out, vocabulary, path, more=("--shards", shards), **spec).code == 0
+            assert not (out / "manifest.json").exists()
+        assert instances(out, vocabulary, path, more=("--join",), **spec).code == 0
+        found.append(contents(out))
     assert all(other == found[0] for other in found)
 
 
