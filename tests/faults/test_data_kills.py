@@ -177,6 +177,33 @@ def test_memory_does_not_grow_with_the_text(inputs, tmp_path, kind):
     assert peaks[1] < 1.3 * peaks[0]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["fail", "skip"])
+def test_an_endless_line_takes_no_memory(inputs, tmp_path, policy):
+    """A12: 500 MB without a line end, refused with its length or cut, below 300 MB."""
+    vocabulary = inputs[1]
+    large, out = tmp_path / "large.txt", tmp_path / "out"
+    with large.open("wb") as file:
+        file.write("我\n".encode())
+        for _ in range(500):
+            file.write(b"x" * 1_000_000)
+    spec = json.dumps({"kind": "lines", "bad_rows": policy})
+    arguments = ("instances", "--spec", spec, "--corpus", large, "--vocab", vocabulary)
+    child = subprocess.Popen(
+        command(*arguments, "--out", out), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    lines = child.stderr.read().splitlines()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert usage.ru_maxrss / 1024 < 300
+    if policy == "skip":
+        assert child.returncode == 0, lines
+        return
+    limit = "at most 1048576, break it up, or let bad_rows: skip cut it"
+    assert lines == [f"error: {large}:2: a line of 500000000 bytes; {limit}"]
+    assert child.returncode == 65 and not out.exists()
+
+
 def test_a_file_that_may_not_be_read(inputs, tmp_path):
     """As another user where this one may read everything."""
     corpus, _ = inputs
