@@ -5,11 +5,12 @@ then across ranks by recursive doubling. Source: MPI's recursive doubling (Thaku
 unlike a ring all-reduce the order of additions does not depend on the number of ranks.
 """
 
+import contextlib
 import datetime
 import os
 import subprocess
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -38,6 +39,17 @@ class Ranks:
         if self.size > 1:
             dist.destroy_process_group()
 
+    @contextlib.contextmanager
+    def _answered(self) -> Iterator[None]:
+        """Raise Resumable where another rank is gone or stuck."""
+        try:
+            yield
+        except (dist.DistError, RuntimeError) as error:
+            raise Resumable(
+                f"rank {self.rank} had no answer from another rank, which is gone or stuck: "
+                f"{_first_line(error)}; the same command continues from the last resume point"
+            ) from None
+
     def _gather_names(self, own: str) -> list[str]:
         """Return every rank's node, by integer exchange: no object crosses the wire."""
         name = own.encode()[:64].ljust(64, b"\0")
@@ -51,7 +63,8 @@ class Ranks:
         if self.size == 1:
             return values
         tensor = torch.tensor(values, dtype=torch.int64, device=self.device)
-        dist.all_reduce(tensor)
+        with self._answered():
+            dist.all_reduce(tensor)
         return tensor.tolist()
 
     def fill_slots(self, slots: Tensor) -> Tensor:
@@ -61,7 +74,8 @@ class Ranks:
         """
         if self.size > 1:
             slots = slots.to(self.device)
-            dist.all_reduce(slots)
+            with self._answered():
+                dist.all_reduce(slots)
         return slots.cpu()
 
     def add_gradients(self, gradients: list[Tensor]) -> None:
@@ -75,9 +89,10 @@ class Ranks:
     def _exchange(self, bucket: list[Tensor], partner: int) -> None:
         flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
         other = torch.empty_like(flat)
-        for request in (dist.isend(flat, partner), dist.irecv(other, partner)):
-            if request is not None:
-                request.wait()
+        with self._answered():
+            for request in (dist.isend(flat, partner), dist.irecv(other, partner)):
+                if request is not None:
+                    request.wait()
         # a + b has the bits of b + a, so both partners hold the same sum.
         flat += other
         for tensor, part in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
@@ -93,8 +108,9 @@ class Ranks:
             device=self.device,
         )
         low, high = own.clone(), own.clone()
-        dist.all_reduce(low, dist.ReduceOp.MIN)
-        dist.all_reduce(high, dist.ReduceOp.MAX)
+        with self._answered():
+            dist.all_reduce(low, dist.ReduceOp.MIN)
+            dist.all_reduce(high, dist.ReduceOp.MAX)
         if (low != high).any():
             first = list(named_digests)[int((low != high).nonzero()[0, 0])]
             raise ArtifactError(f"{what}: ranks hold different values, first in {first}")
@@ -128,10 +144,13 @@ def _rendezvous(place: Place, device: torch.device) -> None:
             backend, store=store, rank=place.rank, world_size=place.size, timeout=timeout
         )
     except (dist.DistError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
         raise Resumable(
-            f"rank {place.rank} of {place.size} did not meet the others: {printable(reason, 200)}"
+            f"rank {place.rank} of {place.size} did not meet the others: {_first_line(error)}"
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return printable(str(error).partition("\n")[0], 200)
 
 
 def _job_store(place: Place, timeout: datetime.timedelta) -> dist.Store:

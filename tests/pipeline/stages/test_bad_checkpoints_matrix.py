@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,42 @@ def test_g5_ranks_that_see_other_files(inputs: TrainingInputs, tmp_path: Path) -
     errors = [line for line in said[0] if line.startswith("error: ")]
     assert errors == [f"error: {line}"] and said[1] == [f"rank 1: {line}"]
     assert not list((tmp_path / "run").glob("*"))
+
+
+STUCK = """
+import os, signal, sys
+from pipeline.__main__ import main
+from pipeline.training.loop import Learner
+update = Learner.update
+def stopping(self, step, *rest):
+    if self.ranks.rank == 1 and step == 2:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return update(self, step, *rest)
+Learner.update = stopping
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_p14_a_rank_that_is_stuck(inputs: TrainingInputs, tmp_path: Path) -> None:
+    """Rank 1 stops in its third update; the other one waits no longer than it is told to."""
+    arguments = ["pretrain", "--spec", json.dumps(SPEC), "--instances", inputs.instances]
+    arguments += ["--vocab", inputs.vocab, "--out", tmp_path / "run", "--set", "ranks=2"]
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PIPELINE_COLLECTIVE_SECONDS": "10"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 75, done.stderr
+    told = "error: rank 0 had no answer from another rank, which is gone or stuck: .*"
+    assert len(lines) == 1 and re.fullmatch(told, lines[0])
+    assert "Traceback" not in done.stderr
+    assert train(inputs, tmp_path / "run").code == 0
 
 
 def test_g9_a_device_that_is_not_there(inputs: TrainingInputs, tmp_path: Path) -> None:
