@@ -105,8 +105,9 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> int:
         for rank, code in enumerate(codes):
             if code < 0:
                 raise _obituary(rank, -code)
-        if any(codes):
-            return next(filter(None, codes))
+        if failed := [code for code in codes if code]:
+            # A rank that only missed its partner says Resumable; the partner knows why.
+            return next((code for code in failed if code != Resumable.exit_code), failed[0])
         time.sleep(_POLL_SECONDS)
     return 0
 
