@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.__main__ import main
 from pipeline.artifacts import read_json_artifact, read_tensor_stamp
 from tests.workflow.zoo import ROOT, TINY, Zoo
 
@@ -211,3 +212,31 @@ def test_fine_tuning_starts_from_the_average(finished_zoo: Zoo) -> None:
     tuned = read_tensor_stamp(folder / "5_finetune/tiny_lstm/reviews/pretrained_seed_7.safetensors")
     mean = read_tensor_stamp(folder / "4_average/tiny_lstm.safetensors")
     assert tuned["stamp"]["inputs"]["init"] == mean["weights"]
+
+
+def test_every_file_can_be_asked_why_it_is(
+    finished_zoo: Zoo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Logs and benchmarks too; after a run everything is up to date, and whole."""
+    monkeypatch.chdir(finished_zoo.folder)
+    files = [path for path in sorted(Path("results").rglob("*")) if path.is_file()]
+    assert {"benchmarks", "logs", "1_vocab", "7_report"} <= {path.parts[1] for path in files}
+    for path in files:
+        capsys.readouterr()
+        assert main(["why", str(path)]) == 0, path
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last == "up to date: settings and inputs are what they were", path
+        assert main(["lineage", str(path)]) == 0, path
+    assert main(["verify", "results", "data"]) == 0
+
+
+def test_scores_tell_of_rows_in_the_corpora_of_pre_training(finished_zoo: Zoo) -> None:
+    folder = finished_zoo.folder / "results/6_evaluate/tiny_lstm/reviews"
+    random, pretrained = (
+        read_json_artifact(folder / f"{start}_seed_7.json") for start in ("random", "pretrained")
+    )
+    assert "in_corpus" not in random
+    # The corpus is the training part, from which repeats of test rows were dropped.
+    assert pretrained["in_corpus"]["repeats"] == pretrained["in_either"]["repeats"] == 0
+    assert pretrained["in_corpus"]["metrics"] == pretrained["metrics"]
+    assert "corpus reviews" in pretrained["stamp"]["inputs"]
