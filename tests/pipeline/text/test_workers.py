@@ -87,7 +87,7 @@ def test_workers_die_with_their_parent():
         "import os, signal\n"
         "from pipeline.text.workers import iter_parallel\n"
         "def work(n):\n"
-        "    print(os.getpid(), flush=True)\n"
+        "    os.write(1, b'%d\\n' % os.getpid())\n"
         "    signal.pause()\n"
         "list(iter_parallel(work, range(2), 2))\n"
     )
