@@ -30,6 +30,7 @@ _MADE = {
     "average": "4_average/{}.safetensors",
     "finetune": "5_finetune/{}.safetensors",
     "evaluate": "6_evaluate/{}.json",
+    "probe": "6_probe/{}.json",
     "report": "7_report/{}.json",
     "convert": "models/{}/model.safetensors",
 }
