@@ -40,6 +40,26 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "pipeline", *map(str, arguments)]
 
 
+# A child begins with the peak of the process that starts it, so a small one stands between.
+_MEASURE = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:])
+_, status, usage = os.wait4(child.pid, 0)
+print(usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def run_measured(*arguments: object) -> tuple[subprocess.CompletedProcess[str], float]:
+    """Run a stage; return how it ended and the peak memory of its largest process in MB."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _MEASURE, *command(*arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    *_, peak = done.stdout.split()
+    return done, int(peak) / 1024
+
+
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a stage to its end and return what it said."""
     return subprocess.run(

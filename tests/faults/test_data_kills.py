@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.text.manifest import shard_name
-from tests.faults.kit import ROOT, command, review_lines, run
+from tests.faults.kit import ROOT, command, review_lines, run, run_measured
 from tests.pipeline.stages.data_command import contents, tree, write_vocab
 
 SHARDS = 3
@@ -159,20 +159,15 @@ def test_memory_does_not_grow_with_the_text(inputs, tmp_path, kind):
     peaks = []
     for megabytes in (20, 200):
         large = tmp_path / f"{megabytes}.txt"
-        with large.open("wb") as file:  # this process stays small: a child starts with its peak
+        with large.open("wb") as file:
             for _ in range(megabytes * 1_000_000 // len(text)):
                 file.write(text)
         out = tmp_path / f"out_{megabytes}"
         spec = json.dumps({"kind": kind, "shards": 2, "held_out": 0.01})
         arguments = ("instances", "--spec", spec, "--corpus", large, "--vocab", vocabulary)
-        child = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *map(str, (*arguments, "--out", out)),
-             "--set", "processes=2"], cwd=ROOT, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        assert child.returncode == 0
-        peaks.append(usage.ru_maxrss / 1024)
+        done, peak = run_measured(*arguments, "--out", out, "--set", "processes=2")
+        assert done.returncode == 0
+        peaks.append(peak)
     assert max(peaks) < 300
     assert peaks[1] < 1.3 * peaks[0]
 
@@ -189,19 +184,15 @@ def test_an_endless_line_takes_no_memory(inputs, tmp_path, policy):
             file.write(b"x" * 1_000_000)
     spec = json.dumps({"kind": "lines", "bad_rows": policy})
     arguments = ("instances", "--spec", spec, "--corpus", large, "--vocab", vocabulary)
-    child = subprocess.Popen(
-        command(*arguments, "--out", out), cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    lines = child.stderr.read().splitlines()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    assert usage.ru_maxrss / 1024 < 300
+    done, peak = run_measured(*arguments, "--out", out)
+    lines = done.stderr.splitlines()
+    assert peak < 300
     if policy == "skip":
-        assert child.returncode == 0, lines
+        assert done.returncode == 0, lines
         return
     limit = "at most 1048576, break it up, or let bad_rows: skip cut it"
     assert lines == [f"error: {large}:2: a line of 500000000 bytes; {limit}"]
-    assert child.returncode == 65 and not out.exists()
+    assert done.returncode == 65 and not out.exists()
 
 
 def test_a_file_that_may_not_be_read(inputs, tmp_path):
