@@ -28,6 +28,8 @@ from pipeline.spec import (
     VocabSpec,
 )
 
+# Page of results/7_report -> the selection of recipes that it shows.
+PAGES = {"report": "all", "report_zoo": "zoo", "report_zoo_mini": "zoo_mini"}
 FOR_PEOPLE = {"description", "language", "licence", "origin", "needs"}
 
 

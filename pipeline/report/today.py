@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.catalog import Catalog
+from pipeline.catalog import PAGES, Catalog
 from pipeline.recipes import Start
 from pipeline.registry import INSTANCES, PROBES
 from pipeline.report.inventory import Artifact
@@ -16,7 +16,6 @@ from pipeline.spec import EvaluateSpec, FinetuneSpec, InstancesSpec, PretrainSpe
 
 _RUN = r"(?P<recipe>[^/]+)/(?P<dataset>[^/]+)/(?P<start>pretrained|random)_seed_(?P<seed>\d+)"
 _OF_RECIPE = re.compile(r"(?:3_pretrain|5_finetune|6_evaluate|6_probe)/([^/]+)/")
-_PAGES = {"report": "all", "report_zoo": "zoo", "report_zoo_mini": "zoo_mini"}
 
 
 def current_settings(artifact: Artifact, catalog: Catalog) -> dict[str, Any] | None:
@@ -120,7 +119,7 @@ def _check(catalog: Catalog, artifact: Artifact, name: str) -> dict[str, Any]:
 
 
 def _report(catalog: Catalog, artifact: Artifact, name: str) -> dict[str, Any]:
-    return _dump(ReportSpec, catalog.report_spec(catalog.rows_of(_PAGES[name])))
+    return _dump(ReportSpec, catalog.report_spec(catalog.rows_of(PAGES[name])))
 
 
 def _vocabulary(catalog: Catalog, artifact: Artifact, name: str) -> dict[str, Any] | None:

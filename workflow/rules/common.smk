@@ -8,6 +8,7 @@ sys.path.insert(0, workflow.basedir)
 
 from snakemake.exceptions import WorkflowError
 
+from pipeline.catalog import PAGES
 from pipeline.config import load_catalog
 from pipeline.errors import PipelineError
 from pipeline.strict import canonical_json
@@ -43,9 +44,6 @@ def any_of(names):
 def is_span(dataset):
     """Return whether a data set's parts are passages with questions, not tables."""
     return CATALOG.datasets[dataset].task.name == "span"
-
-
-PAGES = {"report": "all", "report_zoo": "zoo", "report_zoo_mini": "zoo_mini"}
 
 
 wildcard_constraints:

@@ -21,17 +21,6 @@ HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m\u202e&\"'"
 SHOWN = "&lt;img src=x onerror=alert(1)&gt;\\x1b[31m\\u202e&amp;&#34;&#39;"
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
-    return Zoo(tmp_path_factory.mktemp("zoo")).build()
-
-
-@pytest.fixture
-def zoo(finished: Zoo, tmp_path: Path) -> Zoo:
-    shutil.copytree(finished.folder, tmp_path / "zoo")
-    return Zoo(tmp_path / "zoo")
-
-
 def report(zoo: Zoo, *more: object, spec: dict[str, Any] | None = None) -> int:
     """Run the stage; the page is zoo.folder/page.html."""
     paths = ["--results", zoo.results, "--data", zoo.folder / "data"]

@@ -19,17 +19,6 @@ SPEED = {"machine": "BERT base, CPU", "tokens_per_second": 276.0, "source": "tab
 RATIO = {"model": "bert_tiny", "than": "bert_base", "times": 12.0, "source": "updates"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
-    return Zoo(tmp_path_factory.mktemp("zoo")).build()
-
-
-@pytest.fixture
-def zoo(finished: Zoo, tmp_path: Path) -> Zoo:
-    shutil.copytree(finished.folder, tmp_path / "zoo")
-    return Zoo(tmp_path / "zoo")
-
-
 def report(zoo: Zoo, *more: object, spec: dict[str, Any] | None = None) -> int:
     paths = ["--results", zoo.results, "--data", zoo.folder / "data"]
     out = ["--out", zoo.folder / "page.html", "--json", zoo.folder / "page.json"]
