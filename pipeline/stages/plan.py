@@ -92,10 +92,10 @@ def _speeds(catalog: Catalog, plan: Plan, stated: float | None) -> tuple[tuple[S
         return (Speed(stated, 0), Speed(stated, 0)), 1
     size, tokens = plan.size, vocab_size(catalog, plan.name)
     lengths = size.lengths if size else [128]
-    values = _finetune_values(catalog, plan)
+    values, labelled = finetune_rehearsal(catalog, plan)
     # A process of its own for each, so that one's peak memory is not the other's.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        finetuning = pool.submit(_rehearse_finetuning, values, lengths, tokens).result()
+        finetuning = pool.submit(_rehearse_finetuning, values, labelled or lengths, tokens).result()
         if not plan.recipe.instances:
             return (finetuning, finetuning), 1
         section = catalog.instances[plan.recipe.instances]
@@ -104,13 +104,14 @@ def _speeds(catalog: Catalog, plan: Plan, stated: float | None) -> tuple[tuple[S
     return (pretraining, finetuning), min(catalog.config.ranks, os.cpu_count() or 1)
 
 
-def _finetune_values(catalog: Catalog, plan: Plan) -> dict[str, Any]:
-    """Return the settings of a fine-tuning from a random start, any data set."""
-    datasets = catalog.datasets_of(plan.name)
-    if datasets:
-        return catalog.finetune_spec(plan.name, datasets[0], "random", 7)
+def finetune_rehearsal(catalog: Catalog, plan: Plan) -> tuple[dict[str, Any], list[int]]:
+    """Return settings of a fine-tuning from a random start, and its rows' lengths if at hand."""
+    for dataset, (train, *_) in plan.parts.items():
+        if train or len(plan.parts) == len(plan.left_out):
+            values = catalog.finetune_spec(plan.name, dataset, "random", 7)
+            return values, train.lengths if train else []
     architecture = catalog.architectures[plan.recipe.architecture].model_dump(mode="json")
-    return {"architecture": architecture, "task": {"name": "classify"}}
+    return {"architecture": architecture, "task": {"name": "classify"}}, []
 
 
 def _rehearse_finetuning(values: dict[str, Any], lengths: list[int], tokens: int) -> Speed:

@@ -149,23 +149,21 @@ def _open_run(
     instances = InstanceSet.open(args.instances)
     require_vocabulary(instances.manifest, vocabulary.digest, str(args.instances))
     check_instances(spec, instances.kind, str(args.instances))
-    ranks = ranks or Ranks(place, device)
-    try:
+    with contextlib.closing(ranks or Ranks(place, device)) as ranks:
         characters = spell(vocabulary) if spec.architecture.subencoder else None
-        training = Pretraining(spec, instances, vocabulary.token_ids, ranks, characters)
-        init = start_from(training, args.init, vocabulary.digest) if args.init else None
-        inputs = {
-            "instances": digest_value(instances.manifest),
-            "vocabulary": vocabulary.digest,
-            "init": init,
-        }
-        stamp = make_stamp("pretrain", spec.model_dump(mode="json"), inputs, "torch")
-        if place.rank == 0:
-            places = ", ".join(f"rank {n} on {node}" for n, node in enumerate(ranks.nodes))
-            print(f"pretrain: {device.type}, {places}", file=sys.stderr, flush=True)
-        yield training, stamp, model_metadata(spec, stamp, instances, vocabulary)
-    finally:
-        ranks.close()
+        made = Pretraining(spec, instances, vocabulary.token_ids, ranks, characters)
+        with contextlib.closing(made) as training:
+            init = start_from(training, args.init, vocabulary.digest) if args.init else None
+            inputs = {
+                "instances": digest_value(instances.manifest),
+                "vocabulary": vocabulary.digest,
+                "init": init,
+            }
+            stamp = make_stamp("pretrain", spec.model_dump(mode="json"), inputs, "torch")
+            if place.rank == 0:
+                places = ", ".join(f"rank {n} on {node}" for n, node in enumerate(ranks.nodes))
+                print(f"pretrain: {device.type}, {places}", file=sys.stderr, flush=True)
+            yield training, stamp, model_metadata(spec, stamp, instances, vocabulary)
 
 
 class _Segment:

@@ -5,6 +5,7 @@ count of the whole global batch, so neither accumulation, ranks nor padding chan
 """
 
 import contextlib
+import gc
 import math
 import os
 from collections.abc import Iterator
@@ -126,6 +127,15 @@ class Learner:
             return None
         ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(self.objective, device_ids=ids)
+
+    def close(self) -> None:
+        """Let go of the group of ranks, which must still stand.
+
+        DDP's destructor holds Python's lock. Were its reference to the group the last one, it would
+        wait for gloo's threads, and they for that lock, for ever (seen with torch 2.13).
+        """
+        self.parallel = None
+        gc.collect()
 
     def update(
         self, step: int, batches: list[MicroBatch], counts: list[int], rate: float

@@ -78,6 +78,10 @@ class Pretraining:
         self.tokens = 0
         self.seconds = 0.0
 
+    def close(self) -> None:
+        """Let go of the ranks, before they part."""
+        self.learner.close()
+
     # State ------------------------------------------------------------------------------------
 
     def restore(

@@ -25,6 +25,7 @@ from pipeline.training.loop import find_device, prepare_torch
 from pipeline.training.pretraining import Pretraining
 
 WARM_UP_STEPS = 2
+REHEARSED_BATCHES = 16
 SPECIAL_TOKENS = 5
 
 
@@ -92,34 +93,48 @@ def rehearse_pretraining(
 def rehearse_finetuning(
     spec: FinetuneSpec, lengths: Sequence[int], vocab_size: int, seconds: float
 ) -> Rehearsal:
-    """Return speed and memory of updates of the network alone; a task's head costs little more."""
+    """Return speed and memory of updates of the network alone; a task's head costs little more.
+
+    lengths: tokens of sample rows. Takes at least twice `seconds`.
+    """
     assert spec.architecture is not None
     device = _device()
     model = build_model(spec.architecture, _token_ids(vocab_size), reference=spec.reference)
     initialize(model, spec.seed, spec.reference)
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    made_up = _MadeUpRows(
-        np.resize(np.asarray(lengths), spec.batch_size), vocab_size, spec.seq_length
-    )
-    rows = made_up.rows(np.arange(spec.batch_size))
-    batch = {key: value.to(device) for key, value in make_batch(rows, None, 0).items()}
+    batches = _batches_by_length(lengths, vocab_size, spec)
+    width = spec.seq_length if spec.reference == "uer-2020" else None
+    steps = tokens = 0
 
-    def train() -> None:
-        model.encode(batch).square().mean().backward()
+    def train(rows: Rows) -> None:
+        nonlocal steps, tokens
+        batch = make_batch(rows, width, 0)
+        model.encode({k: v.to(device) for k, v in batch.items()}).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
+        steps, tokens = steps + 1, tokens + int(rows.lengths.sum())
 
-    steps = 0
+    # The first batch of a length also makes its kernels, which hardly counts in a whole run: so
+    # those that were met are gone through again, as a whole, for a true mixture of lengths.
+    _take(lambda: train(batches[steps % REHEARSED_BATCHES]), seconds, device)
+    met, tokens = batches[:steps], 0
 
-    def step() -> None:
-        nonlocal steps
-        train()
-        steps += 1
+    def go_through() -> None:
+        for rows in met:
+            train(rows)
 
-    train()
-    taken = _take(step, seconds, device)
-    return _measured(steps * int(rows.lengths.sum()), taken)
+    taken = _take(go_through, seconds, device)
+    return _measured(tokens, taken)
+
+
+def _batches_by_length(lengths: Sequence[int], vocab_size: int, spec: FinetuneSpec) -> list[Rows]:
+    """Return batches of rows alike in length, as training cuts them; short and long ones mixed."""
+    rng = np.random.default_rng(spec.seed)
+    drawn = np.sort(rng.choice(lengths, REHEARSED_BATCHES * spec.batch_size))
+    rows = _MadeUpRows(drawn, vocab_size, spec.seq_length)
+    parts = np.arange(len(drawn)).reshape(REHEARSED_BATCHES, spec.batch_size)
+    return [rows.rows(part) for part in rng.permutation(parts)]
 
 
 def _take(step: Callable[[], None], seconds: float, device: torch.device) -> float:

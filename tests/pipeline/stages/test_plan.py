@@ -7,6 +7,7 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.artifacts import read_json_artifact
 from pipeline.config import load_catalog
+from pipeline.stages.plan import finetune_rehearsal
 from pipeline.stages.planning import (
     DATA_JOB_SECONDS,
     START_SECONDS,
@@ -196,6 +197,13 @@ def test_a_rehearsal_is_of_the_trainer_itself(
     shown = capsys.readouterr().out
     assert "tokens/s on each of 1 ranks" in shown
     assert "in all" in shown
+
+
+def test_fine_tuning_is_rehearsed_on_rows_as_long_as_the_data_sets(catalog, tmp_path: Path) -> None:
+    plan = Plan(catalog, texts(catalog, tmp_path), "small", parameters=1)
+    values, lengths = finetune_rehearsal(catalog, plan)
+    assert values["epochs"] == 2
+    assert round((len("1\t") + 8) * TOKENS_PER_CHARACTER) in lengths
 
 
 def test_unknown_recipes(catalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,12 @@
 """One step: the tree of gradients, sums, and the stop before a step that is not finite."""
 
+import weakref
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from pipeline.errors import ConfigError, CrashLoopError
 from pipeline.layers import TargetOutput
@@ -77,3 +81,18 @@ def test_nothing_changes_when_the_gradient_is_not_finite():
 def test_a_missing_device_is_a_wrong_setting():
     with pytest.raises(ConfigError, match="device cuda: no CUDA device here"):
         find_device("cuda")
+
+
+def test_ddp_is_gone_before_the_ranks_part() -> None:
+    """Its destructor must not be the one that ends the group: gloo's threads would wait for it."""
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        ranks = Ranks(Place(0, 1, "nobody"), torch.device("cpu"))
+        ranks.size = 2
+        learner = Learner(Quadratic(), SETTINGS, ranks, ["square"], reduction="ddp")
+        parallel = weakref.ref(learner.parallel)
+        assert parallel() is not None
+        learner.close()
+        assert parallel() is None
+    finally:
+        dist.destroy_process_group()
