@@ -150,13 +150,18 @@ class Catalog:
         return self.config.datasets if own is None else own
 
     def runs(self, recipe: str) -> list[Run]:
-        """Return all fine-tunings of a recipe."""
+        """Return all fine-tunings of a recipe; random starts may be its baseline's."""
+        owners = {"random": self.zoo[recipe].baseline or recipe}
         result = []
         for dataset in self.datasets_of(recipe):
             settings = self._finetune_settings(recipe, dataset)
             seeds = self.config.seeds or settings["seeds"]
             wanted = [start for start in STARTS if start in settings["starts"]]
-            result += [Run(recipe, dataset, start, seed) for start in wanted for seed in seeds]
+            result += [
+                Run(owners.get(start, recipe), dataset, start, seed)
+                for start in wanted
+                for seed in seeds
+            ]
         return result
 
     def chain(self, recipe: str) -> list[str]:
@@ -286,6 +291,7 @@ class Catalog:
             "instances": recipe.instances,
             "steps": recipe.steps,
             "initial": recipe.initial,
+            "baseline": recipe.baseline,
             "unavailable": self.unavailable(name),
             "command": f"snakemake --cores 2 --config 'recipes=[{name}]'",
             "architecture": recipe.architecture,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from pipeline.artifacts import first_difference
 from pipeline.catalog import Catalog
 from pipeline.errors import ConfigError, PipelineError, UnsafeError, printable
 from pipeline.recipes import (
@@ -132,6 +133,8 @@ def _references(section: BaseModel) -> Iterator[tuple[str, str, str]]:
             yield "vocabulary", "vocabularies", section.vocabulary
         if section.initial:
             yield "initial", "zoo", section.initial
+        if section.baseline:
+            yield "baseline", "zoo", section.baseline
         yield from _each("twin_of", "zoo", section.twin_of)
         yield from _each("datasets", "datasets", section.datasets)
         if section.faster:
@@ -169,6 +172,8 @@ def _contradictions(catalog: Catalog) -> Iterator[str]:
     """Yield what no file gets wrong alone."""
     for name, recipe in catalog.zoo.items():
         where = f"{catalog.folder / 'zoo' / name}.yaml"
+        if difference := _baseline_differs(catalog, name):
+            yield f"{where}: baseline: {recipe.baseline} {difference}"
         if recipe.initial is None:
             continue
         if loop := _loop(catalog, name):
@@ -187,6 +192,28 @@ def _contradictions(catalog: Catalog) -> Iterator[str]:
                 f"{catalog.folder / MAIN_FILE}: ranks: {catalog.config.ranks} exceeds the "
                 f"{optimization.micro_batches} micro_batches of recipe {name}"
             )
+
+
+def _baseline_differs(catalog: Catalog, name: str) -> str:
+    """Return why a recipe's baseline cannot give its random starts; empty if it can, or none."""
+    baseline = catalog.zoo[name].baseline
+    if baseline is None:
+        return ""
+    if catalog.zoo[baseline].baseline:
+        return f"has a baseline itself, {catalog.zoo[baseline].baseline}; name that"
+    ours, theirs = (catalog.vocabulary_of(each) for each in (name, baseline))
+    if ours != theirs:
+        return f"has vocabulary {theirs}, this recipe {ours}"
+    for run in catalog.runs(name):
+        if run.recipe != baseline:
+            continue
+        if run not in catalog.runs(baseline):
+            return f"has no random start on {run.dataset} with seed {run.seed}"
+        own = catalog.finetune_spec(name, run.dataset, run.start, run.seed)
+        other = catalog.finetune_spec(*run)
+        if difference := first_difference(own, other, "finetune"):
+            return f"is fine-tuned on {run.dataset} otherwise: {difference}"
+    return ""
 
 
 def _loop(catalog: Catalog, recipe: str) -> list[str]:

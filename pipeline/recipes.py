@@ -233,6 +233,9 @@ class Recipe(Settings):
     """Names in config/datasets; absent: those of config.yaml."""
     finetune: FinetuneSection = FinetuneSection()
     """What this model wants, over the data sets' settings."""
+    baseline: Name | None = None
+    """Recipe whose random starts are this one's too, so that they run once: the same network,
+    vocabulary and fine-tuning."""
     needs: str | None = None
     """What the user must supply before it can run; it is left out of `zoo` until it is there.
     What corpora and data sets need, they say themselves."""

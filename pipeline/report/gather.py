@@ -97,7 +97,8 @@ class Gatherer:
     # Scores -----------------------------------------------------------------------------------
 
     def _run(self, recipe: ReportedRecipe, dataset: str, start: Start, seed: int) -> Run:
-        name = f"{recipe.name}/{dataset}/{start}_seed_{seed}"
+        owner = recipe.baseline if start == "random" and recipe.baseline else recipe.name
+        name = f"{owner}/{dataset}/{start}_seed_{seed}"
         path = self.results / "6_evaluate" / f"{name}.json"
         run = Run(dataset=dataset, start=start, seed=seed, place=f"6_evaluate/{name}.json")
         if not path.exists():

@@ -332,9 +332,10 @@ class RecipeResult(Record):
 
     @property
     def has_results(self) -> bool:
-        """Whether anything at all is known of the recipe."""
-        known = self.training is not None or any(run.result for run in self.runs)
-        return known or bool(self.answers)
+        """Whether anything at all is known of the recipe; a baseline's runs are not its own."""
+        place = f"6_evaluate/{self.recipe.name}/"
+        scored = any(run.result for run in self.runs if run.place.startswith(place))
+        return scored or self.training is not None or bool(self.answers)
 
     def select(self, dataset: str, start: Start) -> list[Run]:
         """Return the runs on one data set from one start, by seed."""

@@ -38,6 +38,8 @@ class ReportedRecipe(Settings):
     """Steps at which a checkpoint is published; none for an imported model."""
     initial: Name | None = None
     """Recipe from which its pre-training starts."""
+    baseline: Name | None = None
+    """Recipe whose random starts are this one's too."""
     architecture: Name | None = None
     """Name of its network, by which measured speeds are found."""
     unavailable: str = ""

@@ -115,7 +115,8 @@ class Plan:
         yield StageCost("instances", jobs, size.tokens, seconds + jobs * start, 300 << 20, disk)
 
     def _tuning(self, speed: Speed) -> Iterator[StageCost]:
-        runs = self.catalog.runs(self.name)
+        # A baseline's runs are in its own plan.
+        runs = [run for run in self.catalog.runs(self.name) if run.recipe == self.name]
         if not runs:
             return
         trained = judged = scored = 0

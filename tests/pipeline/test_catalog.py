@@ -114,6 +114,15 @@ def test_seeds_of_the_main_file_win_over_all(tmp_path: Path) -> None:
     assert {run.seed for run in build(tmp_path / "main", config=main).runs("small")} == {9}
 
 
+def test_random_starts_of_a_baseline_are_shared(tmp_path: Path) -> None:
+    second = {**FILES["zoo/small"], "baseline": "small"}
+    catalog = build(tmp_path, **{"zoo/second": second})
+    assert [run for run in catalog.runs("second") if run.start == "random"] == [
+        run for run in catalog.runs("small") if run.start == "random"
+    ]
+    assert {run.recipe for run in catalog.runs("second") if run.start == "pretrained"} == {"second"}
+
+
 def test_a_recipe_without_weights_of_its_own(catalog: Catalog) -> None:
     assert [run.start for run in catalog.runs("random")] == ["random", "random"]
     assert catalog.vocabulary_of("random") == "published"

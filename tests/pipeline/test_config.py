@@ -339,6 +339,40 @@ def test_a_chain_keeps_its_vocabulary(write: Callable[..., Path]) -> None:
     ]
 
 
+SECOND = FILES["zoo/small.yaml"] + "baseline: small\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"zoo/second.yaml": SECOND + "finetune: {epochs: 4}\n"},
+            "small is fine-tuned on reviews otherwise: finetune.epochs: 2 -> 4",
+        ),
+        (
+            {"zoo/second.yaml": SECOND + "finetune: {seeds: [7, 8]}\n"},
+            "small has no random start on reviews with seed 8",
+        ),
+        (
+            {"zoo/second.yaml": SECOND,
+             "zoo/small.yaml": FILES["zoo/small.yaml"] + "baseline: third\n",
+             "zoo/third.yaml": FILES["zoo/small.yaml"]},
+            "small has a baseline itself, third; name that",
+        ),
+        (
+            {"zoo/second.yaml": SECOND.replace("lines", "other"),
+             "vocabularies/other.yaml": "built: {corpora: [text]}\n",
+             "instances/other.yaml": "{kind: lines, corpora: [text], vocabulary: other}\n"},
+            "small has vocabulary text, this recipe other",
+        ),
+    ],
+)  # fmt: skip
+def test_a_baseline_is_fine_tuned_alike(
+    write: Callable[..., Path], changes: dict[str, str], problem: str
+) -> None:
+    assert problems(write(**changes)) == [f"zoo/second.yaml: baseline: {problem}"]
+
+
 def test_overrides_win_and_are_checked(write: Callable[..., Path]) -> None:
     assert load_catalog(write(), {"ranks": 2}).config.ranks == 2
     with pytest.raises(ConfigError, match="rnks: unknown key; did you mean 'ranks'"):

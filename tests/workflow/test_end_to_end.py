@@ -124,6 +124,18 @@ def test_a_rate_of_pre_training_re_runs_its_descendants(copy: Zoo) -> None:
     }  # fmt: skip
 
 
+def test_a_baseline_lends_its_random_starts(copy: Zoo) -> None:
+    copy.write("zoo/other_lstm", {**TINY["zoo/tiny_lstm"], "baseline": "tiny_lstm", "probes": {}})
+    copy.change("config", "recipes", ["tiny_lstm", "other_lstm"])
+    copy.run()
+    finetuned = copy.folder / "results/5_finetune/other_lstm/reviews"
+    models = [path.name for path in finetuned.glob("*.safetensors")]
+    assert models == ["pretrained_seed_7.safetensors"]
+    figures = read_json_artifact(copy.folder / "results/7_report/report.json")
+    means = [row["random"]["mean"] for row in figures["headline"][0]["rows"]]
+    assert len(means) == 2 and means[0] == means[1]
+
+
 def test_another_question_re_runs_its_probe_alone(copy: Zoo) -> None:
     copy.change("zoo/tiny_lstm", "probes.words.lines", ["好"])
     assert copy.planned() == {"check": 1, "probe": 1, "report": 1, "all": 1}

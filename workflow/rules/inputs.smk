@@ -143,7 +143,7 @@ def report_inputs(wildcards):
         if recipe.is_trained or recipe.imported:
             paths.append(f"results/4_average/{name}.safetensors")
         for run in runs(name):
-            folder = f"results/6_evaluate/{name}/{run.dataset}"
+            folder = f"results/6_evaluate/{run.recipe}/{run.dataset}"
             paths.append(f"{folder}/{run.start}_seed_{run.seed}.json")
         for probe in recipe.probes if whole else CATALOG.available_probes(name):
             paths += [f"results/6_probe/{name}/{probe}.{end}" for end in ("json", "jsonl")]
