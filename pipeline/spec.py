@@ -245,6 +245,9 @@ class FinetuneSettings(Settings):
     """Which hidden states a task that labels whole texts looks at."""
     train_rows: Count | None = None
     """Train on this many rows, the first by digest; absent: all."""
+    dev_rows: Count | None = None
+    """Choose epoch and rate by this many rows of dev, likewise (rank: and the rest of the last
+    question); absent: all."""
     bad_rows: Literal["fail", "skip"] = "fail"
     """What a malformed row does: stop the stage, or be counted and left out."""
 

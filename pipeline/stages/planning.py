@@ -126,7 +126,7 @@ class Plan:
             rates = spec.learning_rate if isinstance(spec.learning_rate, list) else [None]
             passes = spec.epochs * (len(rates) + (spec.folds or 1) - 1)
             trained += passes * _seen(spec, train, spec.train_rows)
-            judged += passes * _seen(spec, dev)
+            judged += passes * _seen(spec, dev, spec.dev_rows)
             scored += _seen(spec, test)
         rate, start = speed.tokens_per_second, STARTS_OF_TASKS * speed.start_seconds * len(runs)
         seconds = (trained + judged * FORWARD_SHARE) / rate + start

@@ -1,6 +1,6 @@
 """Labelled data ready for a task: examples read by it, their rows, and the books of both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,20 @@ def read_examples(task_class: type[Task], path: Path, policy: str, gold: Gold) -
         reason = f" ({skipped})" if skipped else ""
         raise DataError(f"{path}: no rows left of {ledger.rows}{reason}; expected at least one")
     return ExampleFile(path, examples, ledger, digest_file(path))
+
+
+def first_groups(
+    examples: Sequence[Any], key: Callable[[Any], str], count: int | None
+) -> Sequence[Any]:
+    """Return the examples whose keys have the smallest digests, in file order.
+
+    Those of equal keys stay together, so that there may be somewhat more than `count`.
+    """
+    if count is None or count >= len(examples):
+        return examples
+    digests = [xxhash.xxh3_64_intdigest(key(example).encode()) for example in examples]
+    last = sorted(digests)[count - 1]
+    return [example for example, digest in zip(examples, digests, strict=True) if digest <= last]
 
 
 def encode_examples(

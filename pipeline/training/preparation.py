@@ -32,6 +32,7 @@ from pipeline.training.labelled import (
     content_digests,
     encode_examples,
     encode_set,
+    first_groups,
     read_examples,
 )
 
@@ -77,9 +78,11 @@ class Preparation:
         The label map is that of the whole training file, whatever train_rows takes of it.
         """
         spec = self.spec
-        files = [read_examples(self.task_class, p, spec.bad_rows, "required") for p in (train, dev)]
-        chosen = files[0].first_by_digest(spec.train_rows)
-        labels = self.task_class.count_labels(files[0].examples, str(train))
+        file, dev_file = (
+            read_examples(self.task_class, path, spec.bad_rows, "required") for path in (train, dev)
+        )
+        chosen = file.first_by_digest(spec.train_rows)
+        labels = self.task_class.count_labels(file.examples, str(train))
         counts = self.task_class.count_labels(chosen, str(train)) if labels else {}
         settings = TaskSettings(
             seq_length=spec.seq_length,
@@ -91,8 +94,9 @@ class Preparation:
             reference=spec.reference,
         )
         self.task = self.task_class(self.config, settings)
-        self.train = encode_examples(self.task, files[0], chosen, self.tokenizer)
-        self.dev = encode_examples(self.task, files[1], files[1].examples, self.tokenizer)
+        self.train = encode_examples(self.task, file, chosen, self.tokenizer)
+        chosen_dev = first_groups(dev_file.examples, self.task.fold_key, spec.dev_rows)
+        self.dev = encode_examples(self.task, dev_file, chosen_dev, self.tokenizer)
         self.training_rows = self.task.training_rows(self.train.rows)
         if not len(self.training_rows):
             raise DataError(f"{train}: no rows to train on; expected at least one with an answer")
@@ -177,8 +181,8 @@ class Preparation:
             "token_ids": asdict(self.vocabulary.token_ids),
             **task_metadata(self.task),
             "rows": {
-                "train": {**self.train.ledger.record(), "chosen": len(self.train.examples)},
-                "dev": self.dev.ledger.record(),
+                part: {**data.ledger.record(), "chosen": len(data.examples)}
+                for part, data in (("train", self.train), ("dev", self.dev))
             },
         }
 

@@ -187,8 +187,9 @@ def test_a_score_of_0_is_saved_too(data, tmp_path):
 
 
 def test_fewer_rows_are_the_first_by_digest(data, tmp_path):
-    assert tune(data, tmp_path, train_rows=24, epochs=1).code == 0
+    assert tune(data, tmp_path, train_rows=24, dev_rows=5, epochs=1).code == 0
     found = metadata(tmp_path)
+    assert found["rows"]["dev"]["chosen"] == 5
     assert found["rows"]["train"]["chosen"] == sum(found["label_counts"]) == 24
     small, _ = load_tensors(tmp_path / "model.safetensors")
     whole, _ = load_tensors(data / "model.safetensors")

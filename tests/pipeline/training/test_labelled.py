@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.tasks.classify import ClassifyTask
-from pipeline.training.labelled import content_digests, read_examples
+from pipeline.training.labelled import content_digests, first_groups, read_examples
 from tests.pipeline.labelled import write_table
 
 
@@ -26,6 +26,16 @@ def test_the_choice_depends_on_texts_and_not_on_their_order(tmp_path):
 def test_more_than_there_are_is_all(tmp_path):
     file = read_examples(ClassifyTask, table(tmp_path, ["0|a", "1|b"]), "fail", "required")
     assert file.first_by_digest(5) == file.first_by_digest(None) == file.examples
+
+
+def test_a_group_is_chosen_whole():
+    """As many groups as it takes to have 20 rows, and not one more."""
+    rows = [(question, row) for row in range(6) for question in "abcdefgh"]
+    chosen = first_groups(rows, lambda row: row[0], 20)
+    questions = {question for question, _ in chosen}
+    assert chosen == [row for row in rows if row[0] in questions]
+    assert len(chosen) == 24 and len(questions) == 4
+    assert first_groups(rows, lambda row: row[0], 48) is rows
 
 
 def test_digests_leave_labels_out(tmp_path):
