@@ -1,8 +1,9 @@
 """What ranks say to one another: sums that have the same bits for any number of ranks.
 
 Gradients are added in one fixed binary tree over micro-batches: neighbours first within a rank,
-then across ranks by recursive doubling. Source: MPI's recursive doubling (Thakur et al. 2005);
-unlike a ring all-reduce the order of additions does not depend on the number of ranks.
+then across ranks, through shared memory (shared.py) or by recursive doubling. Source: MPI's
+recursive doubling (Thakur et al. 2005); unlike a ring all-reduce the order of additions does not
+depend on the number of ranks.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from pipeline.errors import ArtifactError, Resumable, UsageError, printable
 from pipeline.training.launcher import Place
+from pipeline.training.shared import SharedSum
 
 COLLECTIVE_SECONDS = int(os.environ.get("PIPELINE_COLLECTIVE_SECONDS", "600"))
 _PORT_TRIES = 8
@@ -30,9 +32,22 @@ class Ranks:
     def __init__(self, place: Place, device: torch.device):
         self.rank, self.size, self.device = place.rank, place.size, device
         self.nodes = [place.node]
+        self._shared: SharedSum | None = None
         if self.size > 1:
             _rendezvous(place, device)
             self.nodes = self._gather_names(place.node)
+            self._shared = self._share_memory(device)
+
+    def _share_memory(self, device: torch.device) -> SharedSum | None:
+        """Return the memory that our launcher gave to its ranks, all on one machine."""
+        descriptor = os.environ.get("PIPELINE_SHARED")
+        if descriptor is None or device.type != "cpu":
+            return None
+        return SharedSum(int(descriptor), self.rank, self.size, self._meet)
+
+    def _meet(self) -> None:
+        with self._answered():
+            dist.all_reduce(torch.zeros(1))
 
     def close(self) -> None:
         """Leave the group."""
@@ -80,6 +95,9 @@ class Ranks:
 
     def add_gradients(self, gradients: list[Tensor]) -> None:
         """Add the ranks' gradients in place, as the upper levels of the tree."""
+        if self._shared:
+            self._shared.add(gradients)
+            return
         distance = 1
         while distance < self.size:
             for bucket in _buckets(gradients):

@@ -67,17 +67,23 @@ def launch(ranks: int) -> int:
     Stop signals are forwarded. When one rank fails the others are killed. Raises Resumable when a
     rank was killed by a signal: what it had saved stands; ArtifactError when it lost a mapped file.
     """
-    with tempfile.TemporaryDirectory(prefix="pipeline-ranks-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="pipeline-ranks-") as folder,
+        # Memory without a name, so that nothing is left however they end.
+        open(os.memfd_create("gradients"), "r+b") as shared,
+    ):
         common = {
             "PIPELINE_RANKS": str(ranks),
             "PIPELINE_LAUNCHER": str(os.getpid()),
             "PIPELINE_STORE": str(Path(folder) / "store"),
+            "PIPELINE_SHARED": str(shared.fileno()),
             "PIPELINE_STARTED": str(time.monotonic()),
         }
         children = [
             subprocess.Popen(
                 [sys.executable, *sys.orig_argv[1:]],
                 env={**os.environ, **common, "PIPELINE_RANK": str(rank)},
+                pass_fds=[shared.fileno()],
             )
             for rank in range(ranks)
         ]
