@@ -134,6 +134,8 @@ def test_a_baseline_lends_its_random_starts(copy: Zoo) -> None:
     figures = read_json_artifact(copy.folder / "results/7_report/report.json")
     means = [row["random"]["mean"] for row in figures["headline"][0]["rows"]]
     assert len(means) == 2 and means[0] == means[1]
+    page = (copy.folder / "results/7_report/report.html").read_text(encoding="utf-8")
+    assert "The random starts of other_lstm are those of tiny_lstm." in page
 
 
 def test_another_question_re_runs_its_probe_alone(copy: Zoo) -> None:
