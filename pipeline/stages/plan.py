@@ -99,9 +99,17 @@ def _speeds(catalog: Catalog, plan: Plan, stated: float | None) -> tuple[tuple[S
         if not plan.recipe.instances:
             return (finetuning, finetuning), 1
         section = catalog.instances[plan.recipe.instances]
-        rows = catalog.pretrain_spec(plan.name), lengths, tokens, section.seq_length
+        ranks = _ranks(catalog, plan)
+        rows = catalog.pretrain_spec(plan.name), lengths, tokens, section.seq_length, ranks
         pretraining = pool.submit(_rehearse_pretraining, *rows).result()
-    return (pretraining, finetuning), min(catalog.config.ranks, os.cpu_count() or 1)
+    return (pretraining, finetuning), ranks
+
+
+def _ranks(catalog: Catalog, plan: Plan) -> int:
+    """Return how many ranks would train here: as configured, as far as there are processors."""
+    assert plan.recipe.optimization is not None
+    most = min(catalog.config.ranks, plan.recipe.optimization.micro_batches, os.cpu_count() or 1)
+    return 1 << most.bit_length() - 1
 
 
 def finetune_rehearsal(catalog: Catalog, plan: Plan) -> tuple[dict[str, Any], list[int]]:
@@ -123,13 +131,13 @@ def _rehearse_finetuning(values: dict[str, Any], lengths: list[int], tokens: int
 
 
 def _rehearse_pretraining(
-    values: dict[str, Any], lengths: list[int], tokens: int, seq_length: int
+    values: dict[str, Any], lengths: list[int], tokens: int, seq_length: int, ranks: int
 ) -> Speed:
     from pipeline.training.rehearsal import rehearse_pretraining
 
     start = time.process_time()
     spec = PretrainSpec(**values)
-    found = rehearse_pretraining(spec, lengths, tokens, seq_length, REHEARSAL_SECONDS)
+    found = rehearse_pretraining(spec, lengths, tokens, seq_length, REHEARSAL_SECONDS, ranks)
     return Speed(found.tokens_per_second, found.peak_bytes, start)
 
 
@@ -139,7 +147,7 @@ def _title(plan: Plan, speed: Speed, ranks: int, args: argparse.Namespace) -> st
     if size:
         counted = f"{size.tokens:,} tokens in {size.rows:,} rows, " if size.rows else ""
         text = counted + size.known_from
-    where = f"on each of {ranks} ranks"
+    where = f"on {ranks} ranks" if ranks > 1 else "on one rank"
     if args.tokens_per_second:
         where = f"stated{devices}, fine-tuning included"
     return (

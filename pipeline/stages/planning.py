@@ -13,7 +13,6 @@ from pipeline.stages.text_sizes import Texts, TextSize
 DATA_TOKENS_PER_SECOND, SEGMENTED_TOKENS_PER_SECOND = 10_000_000, 100_000
 # Weights, gradients, two moments of AdamW; gradients of the tree: log2(micro_batches) + 1 more.
 COPIES_OF_WEIGHTS = 4
-PARALLEL_SHARE = 0.92  # of n ranks, what n - 1 further ones add (measured: 1.8 to 1.98 of 2)
 FORWARD_SHARE = 1 / 3  # of an update's time, what a forward pass takes
 DATA_JOB_SECONDS = 0.3  # starting Python without torch
 # Starting Python and torch where that is not measured, and jobs beyond it, in multiples of it.
@@ -35,11 +34,11 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast pre-training or fine-tuning is on one rank."""
+    """How fast pre-training, on all ranks together, or fine-tuning is."""
 
     tokens_per_second: float
     peak_bytes: int
-    """Peak memory of the process."""
+    """Peak memory of one process."""
     start_seconds: float = START_SECONDS
     """From the start of Python until torch is there."""
 
@@ -95,7 +94,7 @@ class Plan:
 
     def _training(self, recipe: Recipe, speed: Speed, ranks: int) -> StageCost:
         jobs, seen = len(recipe.steps), self.trained_tokens
-        seconds = seen / speed.tokens_per_second / (1 + (ranks - 1) * PARALLEL_SHARE)
+        seconds = seen / speed.tokens_per_second
         memory = max(speed.peak_bytes, self._learning_bytes) * ranks
         # Weights with two moments: in two resume points, and in each checkpoint that is kept.
         kept = 3 * jobs if recipe.keep_checkpoints == "all" else recipe.average.last

@@ -4,15 +4,18 @@ The rows stand in for an instance set that may not exist yet; the steps are the 
 other programs take of the processor meanwhile does not count.
 """
 
+import contextlib
+import os
 import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 
+from pipeline.errors import Resumable
 from pipeline.model import build_model, initialize
 from pipeline.spec import FinetuneSpec, PretrainSpec
 from pipeline.text.rows import Ragged, Rows
@@ -23,6 +26,8 @@ from pipeline.training.distributed import Ranks
 from pipeline.training.launcher import Place
 from pipeline.training.loop import find_device, prepare_torch
 from pipeline.training.pretraining import Pretraining
+from pipeline.training.resume import ResumePoints
+from pipeline.training.shared import SharedSum
 
 WARM_UP_STEPS = 2
 REHEARSED_BATCHES = 16
@@ -31,7 +36,7 @@ SPECIAL_TOKENS = 5
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What was measured: tokens a second (real ones, on one rank), and the process's peak."""
+    """What was measured: tokens a second (real ones, all ranks), and one process's peak."""
 
     tokens_per_second: float
     peak_bytes: int
@@ -61,12 +66,44 @@ class _MadeUpRows:
         return Rows(indices, {**columns, "is_random": indices % 2, "label": zeros})
 
 
-def rehearse_pretraining(
-    spec: PretrainSpec, lengths: Sequence[int], vocab_size: int, seq_length: int, seconds: float
-) -> Rehearsal:
-    """Return speed and memory of one rank that trains for about `seconds`.
+class _OneOfSeveral(Ranks):
+    """A rank alone: it does its own share of the work and of the sums, and waits for nobody."""
 
-    lengths: tokens of sample rows; they are drawn from as often as batches need.
+    def __init__(self, size: int, device: torch.device):
+        super().__init__(Place(0, 1, "nobody"), device)
+        self.size = size
+        if size > 1 and device.type == "cpu":
+            self._shared = SharedSum(os.memfd_create("rehearsal"), 0, size, lambda: None)
+
+    def sum_integers(self, values: list[int]) -> list[int]:
+        """Return its own."""
+        return values
+
+    def fill_slots(self, slots: torch.Tensor) -> torch.Tensor:
+        """Return its own."""
+        return slots
+
+    def require_equal(self, named_digests: dict[str, str], what: str) -> None:
+        """There is nothing to compare."""
+
+
+class _NoPoints:
+    def save(self, *arguments: object) -> None:
+        """Keep nothing."""
+
+
+def rehearse_pretraining(
+    spec: PretrainSpec,
+    lengths: Sequence[int],
+    vocab_size: int,
+    seq_length: int,
+    seconds: float,
+    ranks: int = 1,
+) -> Rehearsal:
+    """Return speed of all ranks together, from one that trains for about `seconds`, and its memory.
+
+    lengths: tokens of sample rows; they are drawn from as often as batches need. What ranks wait
+    for one another is not in it, nor on an accelerator what they send.
     """
     plan = spec.optimization
     never = 1 << 30
@@ -78,16 +115,18 @@ def rehearse_pretraining(
         spec,
         cast(InstanceSet, _MadeUpRows(rows, vocab_size, seq_length)),
         _token_ids(vocab_size),
-        Ranks(Place(0, 1, "nobody"), device),
+        _OneOfSeveral(ranks, device),
     )
 
-    def train(steps: int) -> None:
-        training.run(training.step + steps, cast(Any, None), lambda: False, lambda line: None)
+    def train(to: int, stop: Callable[[], bool]) -> None:
+        with contextlib.suppress(Resumable):
+            training.run(to, cast(ResumePoints, _NoPoints()), stop, lambda line: None)
 
-    train(WARM_UP_STEPS)
-    tokens = training.tokens
-    taken = _take(lambda: train(1), seconds, device)
-    return _measured(training.tokens - tokens, taken)
+    train(WARM_UP_STEPS, lambda: False)
+    tokens, clock = training.tokens, _clock(device)
+    began, ends = clock(), time.perf_counter() + seconds
+    train(never, lambda: time.perf_counter() > ends)
+    return _measured(training.tokens - tokens, clock() - began)
 
 
 def rehearse_finetuning(
@@ -138,13 +177,18 @@ def _batches_by_length(lengths: Sequence[int], vocab_size: int, spec: FinetuneSp
 
 
 def _take(step: Callable[[], None], seconds: float, device: torch.device) -> float:
-    """Repeat a step for about `seconds`; return what it took, of the processor where it is one."""
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    """Repeat a step for about `seconds`; return what it took."""
+    clock = _clock(device)
     began, ends = clock(), time.perf_counter() + seconds
     step()
     while time.perf_counter() < ends:
         step()
     return clock() - began
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Return a clock of the processor where that does the work."""
+    return time.process_time if device.type == "cpu" else time.perf_counter
 
 
 def _device() -> torch.device:
