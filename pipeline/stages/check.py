@@ -6,6 +6,7 @@ Without RECIPE, those that config.yaml selects. --out receives the resolved reci
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"check: {name}: {millions:.1f} million parameters, fine", file=sys.stderr)
 
 
-def chosen_recipes(catalog: Catalog, names: list[str]) -> list[str]:
+def chosen_recipes(catalog: Catalog, names: Sequence[str]) -> list[str]:
     """Return the recipes that were asked for, or those selected. Raises UsageError."""
     if unknown := [name for name in names if name not in catalog.zoo]:
         raise UsageError(*(f"no recipe {name!r}; {nearest(name, catalog.zoo)}" for name in unknown))

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.artifacts import write_json, write_text
+from pipeline.config import load_catalog
 from pipeline.errors import MissingError, UsageError
 from pipeline.report.exports import add_figures, read_figures, to_json, to_markdown
 from pipeline.report.gather import Gatherer, discover
@@ -23,6 +24,7 @@ from pipeline.report.settings import ReportSpec
 from pipeline.report.speeds import MeasuredSpeed, read_speeds
 from pipeline.report.tables import Report, headlines
 from pipeline.spec import load_spec
+from pipeline.stages.check import chosen_recipes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="results folder of a workflow")
     parser.add_argument("--data", type=Path, default=Path("data"), help="where texts are fetched")
     parser.add_argument("--only", nargs="+", default=[], help="of the recipes found, these")
+    parser.add_argument("--config", type=Path, help="folder of settings that describes them")
     parser.add_argument("--figures", type=Path, nargs="*", default=[], help="JSON forms of reports")
     parser.add_argument("--speeds", type=Path, nargs="*", default=[], help="measured speeds, JSON")
     parser.add_argument("--out", type=Path, required=True, help="the page, report.html")
@@ -42,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the page, its other forms if asked, and the headline on stdout."""
     spec, _ = load_spec(ReportSpec, args.spec, args.set)
+    if args.config:
+        spec = _described(spec, args.config, args.only)
     if not args.results.is_dir() and not args.figures:
         raise MissingError(f"{args.results}: no such folder; run the workflow first")
     outputs = [path for path in (args.out, args.markdown, args.json) if path]
@@ -57,6 +62,16 @@ def run(args: argparse.Namespace) -> None:
         write_text(args.markdown, to_markdown(report))
     write_text(args.out, page)
     _print_headlines(report)
+
+
+def _described(spec: ReportSpec, config: Path, only: Sequence[str]) -> ReportSpec:
+    """Return a spec with the recipes, their data sets and what is published, from config/."""
+    if spec.recipes:
+        raise UsageError("--config: --spec has recipes too; give one of them")
+    catalog = load_catalog(config)
+    described = ReportSpec(**catalog.report_spec(chosen_recipes(catalog, only)))
+    fields = ("recipes", "datasets", "speed", "ratios")
+    return spec.model_copy(update={field: getattr(described, field) for field in fields})
 
 
 def _collect(spec: ReportSpec, args: argparse.Namespace) -> Report:

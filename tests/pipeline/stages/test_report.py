@@ -83,6 +83,18 @@ def test_without_a_spec_all_that_has_results_is_shown(zoo: Zoo, capsys: Any) -> 
     assert report(zoo, "--only", "reviews_lstn", spec={}) == 66
 
 
+def test_settings_describe_the_recipes(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ["--config", ROOT / "config", "--only", "reviews_lstm"]
+    assert report(zoo, *config, spec={}) == 0
+    assert "snakemake --cores 2 --config &#39;recipes=[reviews_lstm]&#39;" in page(zoo)
+    assert "reviews_bert_tiny" not in words(zoo)
+    capsys.readouterr()
+    assert report(zoo, *config) == 64
+    assert "--config: --spec has recipes too" in capsys.readouterr().err
+    assert report(zoo, *config[:3], "reviews_lstn", spec={}) == 64
+    assert "no recipe 'reviews_lstn'; did you mean 'reviews_lstm'?" in capsys.readouterr().err
+
+
 # Gaps (G14) ------------------------------------------------------------------------------------
 
 
