@@ -75,6 +75,11 @@ class _OneOfSeveral(Ranks):
         if size > 1 and device.type == "cpu":
             self._shared = SharedSum(os.memfd_create("rehearsal"), 0, size, lambda: None)
 
+    def add_gradients(self, gradients: list[torch.Tensor]) -> None:
+        """Do its part of the addition, where that is in memory."""
+        if self._shared:
+            super().add_gradients(gradients)
+
     def sum_integers(self, values: list[int]) -> list[int]:
         """Return its own."""
         return values
@@ -107,7 +112,10 @@ def rehearse_pretraining(
     """
     plan = spec.optimization
     never = 1 << 30
-    changes = {"report_steps": never, "resume_steps": never, "digest_steps": never}
+    changes: dict[str, object] = {
+        "reduction": "tree",  # DDP would want the other ranks
+        **dict.fromkeys(("report_steps", "resume_steps", "digest_steps"), never),
+    }
     spec = spec.model_copy(update={"optimization": plan.model_copy(update=changes)})
     rows = np.resize(np.asarray(lengths), max(len(lengths), plan.batch_size))
     device = _device()

@@ -12,9 +12,10 @@ from pipeline.training.rehearsal import rehearse_finetuning, rehearse_pretrainin
 LSTM = {"embedding": "word", "encoder": {"name": "lstm", "hidden_size": 8}}
 
 
+@pytest.mark.parametrize("reduction", ["tree", "ddp"])
 @pytest.mark.parametrize(("ranks", "share"), [(1, 8), (2, 4), (4, 2)])
 def test_a_rank_trains_its_share_of_a_batch(
-    monkeypatch: pytest.MonkeyPatch, ranks: int, share: int
+    monkeypatch: pytest.MonkeyPatch, ranks: int, share: int, reduction: str
 ) -> None:
     parts: list[int] = []
     update = Learner.update
@@ -25,6 +26,7 @@ def test_a_rank_trains_its_share_of_a_batch(
 
     monkeypatch.setattr(Learner, "update", watched)
     optimization = {"total_steps": 10, "checkpoint_steps": 5, "batch_size": 16}
+    optimization |= {"reduction": reduction}
     spec = PretrainSpec(architecture=LSTM, targets=["lm"], optimization=optimization)
     found = rehearse_pretraining(spec, [5, 9, 20], 50, 16, 0.05, ranks)
     assert set(parts) == {share} and len(parts) > rehearsal.WARM_UP_STEPS
