@@ -11,7 +11,7 @@ import torch
 from pipeline.errors import ConfigError, UsageError
 from pipeline.model import Model, build_model
 from pipeline.registry import TASKS
-from pipeline.spec import ArchitectureSpec
+from pipeline.spec import ArchitectureSpec, FinetuneSpec
 from pipeline.subencoders import characters_of
 from pipeline.tasks import Task, TaskSettings
 from pipeline.text.rows import Rows
@@ -122,7 +122,7 @@ def task_metadata(task: Task) -> dict[str, Any]:
     }
 
 
-def fixed_width(settings: TaskSettings) -> int | None:
+def fixed_width(settings: TaskSettings | FinetuneSpec) -> int | None:
     """Return the width all batches are padded to, None where the longest row decides."""
     return settings.seq_length if settings.reference == "uer-2020" else None
 

@@ -23,6 +23,7 @@ from pipeline.text.shards import InstanceSet
 from pipeline.text.vocabulary import TokenIds
 from pipeline.training.batching import make_batch
 from pipeline.training.distributed import Ranks
+from pipeline.training.inference import fixed_width
 from pipeline.training.launcher import Place
 from pipeline.training.loop import find_device, prepare_torch
 from pipeline.training.pretraining import Pretraining
@@ -151,7 +152,7 @@ def rehearse_finetuning(
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     batches = _batches_by_length(lengths, vocab_size, spec)
-    width = spec.seq_length if spec.reference == "uer-2020" else None
+    width = fixed_width(spec)
     steps = tokens = 0
 
     def train(rows: Rows) -> None:
