@@ -88,7 +88,7 @@ class Catalog:
         values = {
             "architecture": self.architectures[section.architecture],
             "targets": section.targets,
-            "optimization": section.optimization,
+            "optimization": dict(section.optimization or ()) | self._precision(),
             "reference": section.reference,
         }
         return content(PretrainSpec.model_validate(values))
@@ -284,6 +284,7 @@ class Catalog:
             )
             score["starts"] += [] if run.start in score["starts"] else [run.start]
             score["seeds"] += [] if run.seed in score["seeds"] else [run.seed]
+        chosen = [f"{key}={value}" for key, value in self._precision().items()]
         values = {
             "name": name,
             "description": recipe.description,
@@ -293,7 +294,7 @@ class Catalog:
             "initial": recipe.initial,
             "baseline": recipe.baseline,
             "unavailable": self.unavailable(name),
-            "command": f"snakemake --cores 2 --config 'recipes=[{name}]'",
+            "command": " ".join(["snakemake --cores 2 --config", *chosen, f"'recipes=[{name}]'"]),
             "architecture": recipe.architecture,
             "probes": list(recipe.probes),
             "scores": list(scores.values()),
@@ -320,9 +321,12 @@ class Catalog:
         section = self.vocabularies[vocabulary]
         return {"tokenizer": section.tokenizer, "lowercase": section.lowercase}
 
+    def _precision(self) -> dict[str, Any]:
+        return {"precision": self.config.precision} if self.config.precision else {}
+
     def _finetune_settings(self, recipe: str, dataset: str) -> dict[str, Any]:
         wishes = FinetuneSection(**self.datasets[dataset].finetune).given()
-        wishes |= self.zoo[recipe].finetune.given()
+        wishes |= self.zoo[recipe].finetune.given() | self._precision()
         defaults = FinetuneSection()
         return {"seeds": defaults.seeds, "starts": defaults.starts, **wishes}
 

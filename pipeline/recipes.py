@@ -303,6 +303,8 @@ class MainConfig(Settings):
     """Names in config/datasets on which recipes are fine-tuned."""
     seeds: Annotated[list[Natural], Field(min_length=1)] | None = None
     """Seeds of fine-tuning, over those of recipes and data sets."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Arithmetic of all training, over that of recipes and data sets."""
     mirror: str | None = None
     """Folder in which sources are looked for first."""
     ranks: Literal[1, 2, 4, 8, 16, 32, 64] = 1

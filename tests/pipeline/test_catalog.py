@@ -114,6 +114,18 @@ def test_seeds_of_the_main_file_win_over_all(tmp_path: Path) -> None:
     assert {run.seed for run in build(tmp_path / "main", config=main).runs("small")} == {9}
 
 
+def test_the_precision_of_the_main_file_is_that_of_all_training(tmp_path: Path) -> None:
+    own = build(tmp_path / "own")
+    mixed = build(tmp_path / "mixed", config={**FILES["config"], "precision": "bf16"})
+    for read in (
+        lambda catalog: catalog.pretrain_spec("small")["optimization"],
+        lambda catalog: catalog.finetune_spec("small", "reviews", "random", 1),
+    ):
+        assert read(mixed) == {**read(own), "precision": "bf16"}
+    (small,) = (one for one in mixed.report_spec(["small"])["recipes"] if one["name"] == "small")
+    assert small["command"] == "snakemake --cores 2 --config precision=bf16 'recipes=[small]'"
+
+
 def test_random_starts_of_a_baseline_are_shared(tmp_path: Path) -> None:
     second = {**FILES["zoo/small"], "baseline": "small"}
     catalog = build(tmp_path, **{"zoo/second": second})

@@ -71,6 +71,18 @@ def test_any_number_of_ranks_gives_the_same_files(inputs, whole, tmp_path, ranks
         assert (tmp_path / "run" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+def test_any_number_of_ranks_gives_the_same_files_in_mixed_precision(inputs, whole, tmp_path):
+    for ranks in (1, 2):
+        out = tmp_path / f"ranks_{ranks}"
+        done = pretrain(inputs, out, "--set", f"ranks={ranks}", spec=changed(precision="bf16"))
+        assert done.returncode == 0, done.stderr
+    files = {path.name: path.read_bytes() for path in (tmp_path / "ranks_1").iterdir()}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "ranks_2").iterdir()}
+    full, mixed = (read_json_artifact(out / "step_00000012.json")["loss"] for out in (whole, out))
+    assert mixed != full
+    assert mixed == pytest.approx(full, rel=0.02)
+
+
 def test_segments_one_by_one_give_the_same_files(inputs, whole, tmp_path):
     for start, ranks in ((0, 2), (4, 1), (8, 4)):
         done = pretrain(
