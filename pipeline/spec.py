@@ -170,6 +170,8 @@ class OptimizationSpec(Settings):
     """Compile the model with torch.compile."""
     seed: Natural = 7
     """Seed of weights, order, masks and dropout."""
+    output_bias: Literal["zero", "frequencies"] = "zero"
+    """Where a softmax over the vocabulary starts: at 0, or at the log frequencies of its labels."""
 
     @model_validator(mode="after")
     def _whole_segments(self) -> "OptimizationSpec":

@@ -133,6 +133,7 @@ def _open_run(
     from pipeline.text.vocabulary import read_vocabulary
     from pipeline.training.checkpoint import require_vocabulary
     from pipeline.training.distributed import Ranks
+    from pipeline.training.frequencies import start_at_frequencies
     from pipeline.training.loop import find_device, prepare_torch
     from pipeline.training.pretraining import (
         Pretraining,
@@ -153,6 +154,8 @@ def _open_run(
         characters = spell(vocabulary) if spec.architecture.subencoder else None
         made = Pretraining(spec, instances, vocabulary.token_ids, ranks, characters)
         with contextlib.closing(made) as training:
+            if not args.start:
+                start_at_frequencies(training)
             init = start_from(training, args.init, vocabulary.digest) if args.init else None
             inputs = {
                 "instances": digest_value(instances.manifest),

@@ -169,7 +169,7 @@ class Pretraining:
         share = plan.micro_batches // self.ranks.size
         first = self.ranks.rank * share
         batches = [
-            self._collate(number, indices[part], epochs[part])
+            self.collate(number, indices[part], epochs[part])
             for number, part in enumerate(parts[first : first + share], first)
         ]
         own = np.sum([batch.counts for batch in batches], axis=0).tolist()
@@ -179,9 +179,10 @@ class Pretraining:
         self.seconds += time.perf_counter() - began
         return batches, counts, bool(stopping)
 
-    def _collate(
+    def collate(
         self, number: int, indices: np.ndarray, epochs: np.ndarray, held_out: bool = False
     ) -> MicroBatch:
+        """Return micro-batch `number` of these rows, (B,) int64 each, as their epochs draw it."""
         source = self.instances.held_out if held_out else self.instances
         assert source is not None
         rows = source.rows(indices)
@@ -249,7 +250,7 @@ class Pretraining:
         counts = np.zeros(len(self.model.targets), np.int64)
         for number in range(self.ranks.rank, len(parts), self.ranks.size):
             epochs = np.full(len(parts[number]), HELD_OUT_EPOCH)
-            batch = self._collate(number, parts[number], epochs, held_out=True)
+            batch = self.collate(number, parts[number], epochs, held_out=True)
             tensors = {k: v.to(self.ranks.device) for k, v in batch.tensors.items()}
             with autocast(self.ranks.device, self.plan.precision):
                 slots[number] = output_sums(self.learner.objective(tensors))
